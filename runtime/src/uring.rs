@@ -1,0 +1,402 @@
+//! One shard's io_uring: sockets, listeners, and the [`Io`] a reactor sees.
+//!
+//! Sends of a turn are queued together and leave with the one system call that also waits. A socket's buffers belong to
+//! its operations until their completions have come. Source: `io_uring_enter(2)`, `io_uring_prep_recv_multishot(3)`.
+#![expect(unsafe_code, reason = "queue entries point at memory the kernel reads")]
+
+use std::io;
+use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use io_uring::types::{Fd, SubmitArgs, Timespec};
+use io_uring::{IoUring, opcode, squeue};
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+use socket2::SockAddr;
+
+use crate::buffer::GROUP;
+use crate::mesh::MeshEnd;
+use crate::reactor::{Address, Io, LOW_WATER, ShardId, SocketId, Token};
+use crate::socket::{Life, Receive, Sending, Sockets, Wanted};
+
+/// What a completion belongs to; the low 32 bits of its user data are the index.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Operation {
+    Receive,
+    Send,
+    Connect,
+    Accept,
+    Doorbell,
+    Cancel,
+}
+
+impl Operation {
+    fn user_data(self, index: u32) -> u64 {
+        let kind = match self {
+            Self::Receive => 0_u64,
+            Self::Send => 1,
+            Self::Connect => 2,
+            Self::Accept => 3,
+            Self::Doorbell => 4,
+            Self::Cancel => 5,
+        };
+        (kind << 32) | u64::from(index)
+    }
+
+    pub(crate) fn of(user_data: u64) -> (Self, u32) {
+        let kind = match user_data >> 32 {
+            0 => Self::Receive,
+            1 => Self::Send,
+            2 => Self::Connect,
+            3 => Self::Accept,
+            4 => Self::Doorbell,
+            _ => Self::Cancel,
+        };
+        (kind, u32::try_from(user_data & 0xffff_ffff).unwrap_or_default())
+    }
+}
+
+/// How long a socket may take to send its last output.
+const ENDING_MAX: Duration = Duration::from_secs(5);
+/// Buffers kept for reuse, and the largest worth keeping.
+const SPARE_COUNT: usize = 256;
+const SPARE_LEN_MAX: usize = 64 * 1024;
+
+/// The ring and everything on it.
+pub(crate) struct RingIo<M> {
+    pub(crate) ring: IoUring,
+    pub(crate) sockets: Sockets,
+    pub(crate) listeners: Vec<(OwnedFd, Token)>,
+    pub(crate) mesh: MeshEnd<M>,
+    pub(crate) shard: ShardId,
+    pub(crate) now: Instant,
+    pub(crate) timer: Option<Instant>,
+    pub(crate) running: bool,
+    dirty: Vec<SocketId>,
+    ending: Vec<SocketId>,
+    spare: Vec<BytesMut>,
+    scratch: BytesMut,
+}
+
+impl<M> RingIo<M> {
+    pub(crate) fn new(shard: ShardId, entries: u32, mesh: MeshEnd<M>) -> io::Result<Self> {
+        let ring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_coop_taskrun()
+            .setup_defer_taskrun()
+            .setup_cqsize(entries * 8)
+            .build(entries)?;
+        Ok(Self {
+            ring,
+            sockets: Sockets::default(),
+            listeners: Vec::new(),
+            mesh,
+            shard,
+            now: Instant::now(),
+            timer: None,
+            running: true,
+            dirty: Vec::new(),
+            ending: Vec::new(),
+            spare: Vec::new(),
+            scratch: BytesMut::new(),
+        })
+    }
+
+    /// Queues an entry; when the queue is full, what is in it is submitted first.
+    fn push(&mut self, entry: squeue::Entry) {
+        loop {
+            // SAFETY: every caller points the entry at memory that stays until its completion: a socket's buffers and
+            // address live in its boxed slot, which `Sockets::reap` frees only when no operation is left.
+            if unsafe { self.ring.submission().push(&entry) }.is_ok() {
+                return;
+            }
+            if self.ring.submit().is_err() {
+                // out of kernel memory for requests: nothing can go on without this entry
+                std::process::abort();
+            }
+        }
+    }
+
+    pub(crate) fn arm_doorbell(&mut self) {
+        if let Some(bell) = self.mesh.doorbells.get(usize::from(self.shard.0)) {
+            let entry = opcode::PollAdd::new(Fd(bell.raw_fd()), u32::from(libc::POLLIN.cast_unsigned()))
+                .multi(true)
+                .build()
+                .user_data(Operation::Doorbell.user_data(0));
+            self.push(entry);
+        }
+    }
+
+    pub(crate) fn arm_accept(&mut self, index: u32) {
+        if let Some((listener, _)) = self.listeners.get(index as usize) {
+            let entry = opcode::AcceptMulti::new(Fd(listener.as_raw_fd()))
+                .flags(libc::SOCK_CLOEXEC)
+                .build()
+                .user_data(Operation::Accept.user_data(index));
+            self.push(entry);
+        }
+    }
+
+    pub(crate) fn arm_receive(&mut self, id: SocketId) {
+        let Some(socket) = self.sockets.get_mut(id) else { return };
+        if socket.receive != Receive::Off || socket.wanted == Wanted::No || socket.life != Life::Open {
+            return;
+        }
+        socket.receive = Receive::Armed;
+        socket.operations += 1;
+        let fd = Fd(socket.fd.as_raw_fd());
+        let entry = opcode::RecvMulti::new(fd, GROUP).build().user_data(Operation::Receive.user_data(id.index));
+        self.push(entry);
+    }
+
+    fn cancel(&mut self, operation: Operation, index: u32) {
+        let entry =
+            opcode::AsyncCancel::new(operation.user_data(index)).build().user_data(Operation::Cancel.user_data(index));
+        self.push(entry);
+    }
+
+    fn mark_dirty(&mut self, id: SocketId) {
+        if let Some(socket) = self.sockets.get_mut(id)
+            && socket.sending == Sending::Idle
+        {
+            socket.sending = Sending::Queued;
+            self.dirty.push(id);
+        }
+    }
+
+    /// Queues the sends of this turn.
+    pub(crate) fn flush(&mut self) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for id in dirty.drain(..) {
+            self.send(id);
+        }
+        self.dirty = dirty;
+    }
+
+    fn send(&mut self, id: SocketId) {
+        let Some(socket) = self.sockets.get_mut(id) else { return };
+        if socket.life == Life::Connecting {
+            socket.sending = Sending::Idle;
+            return;
+        }
+        if socket.in_flight.is_empty() {
+            std::mem::swap(&mut socket.in_flight, &mut socket.output);
+        }
+        if socket.in_flight.is_empty() {
+            socket.sending = Sending::Idle;
+            return;
+        }
+        socket.sending = Sending::InFlight;
+        socket.operations += 1;
+        let len = u32::try_from(socket.in_flight.len()).unwrap_or(u32::MAX);
+        let entry = opcode::Send::new(Fd(socket.fd.as_raw_fd()), socket.in_flight.as_ptr(), len)
+            .flags(libc::MSG_NOSIGNAL | libc::MSG_WAITALL)
+            .build()
+            .user_data(Operation::Send.user_data(id.index));
+        self.push(entry);
+    }
+
+    /// A send has ended: goes on with what is left, gives the buffers back when nothing is.
+    pub(crate) fn after_send(&mut self, id: SocketId) {
+        let Some(socket) = self.sockets.get_mut(id) else { return };
+        socket.sending = Sending::Idle;
+        if socket.unsent() > 0 {
+            self.mark_dirty(id);
+            return;
+        }
+        for mut buffer in [std::mem::take(&mut socket.in_flight), std::mem::take(&mut socket.output)] {
+            buffer.clear();
+            if (1..=SPARE_LEN_MAX).contains(&buffer.capacity()) && self.spare.len() < SPARE_COUNT {
+                self.spare.push(buffer);
+            }
+        }
+        if matches!(socket.life, Life::Ending(_)) {
+            self.close(id);
+        }
+    }
+
+    /// Marks a connected socket open and receives from it.
+    pub(crate) fn on_connected(&mut self, id: SocketId) {
+        if let Some(socket) = self.sockets.get_mut(id) {
+            socket.life = Life::Open;
+            socket.address = None;
+        }
+        self.arm_receive(id);
+        self.mark_dirty(id);
+    }
+
+    /// Closes those that have had their five seconds; the instant of the next, if there is one.
+    pub(crate) fn close_overdue(&mut self) -> Option<Instant> {
+        let mut next = None;
+        for id in std::mem::take(&mut self.ending) {
+            match self.sockets.get(id).map(|socket| socket.life) {
+                Some(Life::Ending(by)) if by <= self.now => self.close(id),
+                Some(Life::Ending(by)) => {
+                    next = Some(next.map_or(by, |other: Instant| other.min(by)));
+                    self.ending.push(id);
+                }
+                Some(Life::Connecting | Life::Open | Life::Dead) | None => {}
+            }
+        }
+        next
+    }
+
+    /// Submits what is queued and waits for a completion until `timeout`.
+    pub(crate) fn enter(&mut self, timeout: Duration) -> io::Result<()> {
+        let timespec = Timespec::from(timeout);
+        let args = SubmitArgs::new().timespec(&timespec);
+        match self.ring.submitter().submit_with_args(1, &args) {
+            Ok(_) => Ok(()),
+            Err(error) => match error.raw_os_error() {
+                Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
+                _ => Err(error),
+            },
+        }
+    }
+}
+
+fn shutdown(fd: RawFd) {
+    // SAFETY: the descriptor is owned by the caller's socket.
+    let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+    // the peer may have gone first
+    let _done: Result<(), rustix::io::Errno> = rustix::net::shutdown(fd, rustix::net::Shutdown::Both);
+}
+
+impl<M> Io<M> for RingIo<M> {
+    fn now(&self) -> Instant {
+        self.now
+    }
+
+    fn shard(&self) -> ShardId {
+        self.shard
+    }
+
+    fn shard_count(&self) -> usize {
+        self.mesh.doorbells.len()
+    }
+
+    fn listen(&mut self, listener: OwnedFd, token: Token) {
+        let index = u32::try_from(self.listeners.len()).unwrap_or(u32::MAX);
+        self.listeners.push((listener, token));
+        self.arm_accept(index);
+    }
+
+    fn stop_listening(&mut self) {
+        for (index, (listener, _)) in (0..).zip(std::mem::take(&mut self.listeners)) {
+            shutdown(listener.as_raw_fd());
+            self.cancel(Operation::Accept, index);
+        }
+    }
+
+    fn attach(&mut self, socket: OwnedFd, token: Token) -> SocketId {
+        // Unix sockets refuse it, and need it not
+        let _set: Result<(), rustix::io::Errno> = rustix::net::sockopt::set_tcp_nodelay(&socket, true);
+        let id = self.sockets.insert(socket, token, Life::Open);
+        self.arm_receive(id);
+        id
+    }
+
+    fn connect(&mut self, address: &Address, token: Token) -> io::Result<SocketId> {
+        let (family, sockaddr) = match address {
+            Address::Tcp(address) => {
+                let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
+                (family, SockAddr::from(*address))
+            }
+            Address::Unix(path) => (AddressFamily::UNIX, SockAddr::unix(path)?),
+        };
+        let fd = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
+        let _set: Result<(), rustix::io::Errno> = rustix::net::sockopt::set_tcp_nodelay(&fd, true);
+        let raw = fd.as_raw_fd();
+        let id = self.sockets.insert(fd, token, Life::Connecting);
+        let Some(socket) = self.sockets.get_mut(id) else { return Err(io::ErrorKind::OutOfMemory.into()) };
+        socket.operations += 1;
+        let kept = socket.address.insert(Box::new(sockaddr));
+        let entry = opcode::Connect::new(Fd(raw), kept.as_ptr().cast(), kept.len())
+            .build()
+            .user_data(Operation::Connect.user_data(id.index));
+        self.push(entry);
+        Ok(id)
+    }
+
+    fn output(&mut self, id: SocketId) -> &mut BytesMut {
+        self.mark_dirty(id);
+        let Some(socket) = self.sockets.get_mut(id) else {
+            self.scratch.clear();
+            return &mut self.scratch;
+        };
+        if socket.output.capacity() == 0
+            && let Some(spare) = self.spare.pop()
+        {
+            socket.output = spare;
+        }
+        &mut socket.output
+    }
+
+    fn output_len(&self, id: SocketId) -> usize {
+        self.sockets.get(id).map_or(0, |socket| socket.unsent())
+    }
+
+    fn notify_drained(&mut self, id: SocketId) {
+        if let Some(socket) = self.sockets.get_mut(id) {
+            socket.drained_wanted = true;
+            debug_assert!(socket.unsent() > LOW_WATER, "asked for only when there is something to wait for");
+        }
+    }
+
+    fn pause(&mut self, id: SocketId) {
+        let Some(socket) = self.sockets.get_mut(id) else { return };
+        socket.wanted = Wanted::No;
+        if socket.receive == Receive::Armed {
+            socket.receive = Receive::Cancelling;
+            self.cancel(Operation::Receive, id.index);
+        }
+    }
+
+    fn resume(&mut self, id: SocketId) {
+        if let Some(socket) = self.sockets.get_mut(id) {
+            socket.wanted = Wanted::Yes;
+        }
+        self.arm_receive(id);
+    }
+
+    fn close(&mut self, id: SocketId) {
+        let Some(socket) = self.sockets.get_mut(id) else { return };
+        let connecting = socket.life == Life::Connecting;
+        let armed = socket.receive == Receive::Armed;
+        shutdown(socket.fd.as_raw_fd());
+        self.sockets.retire(id);
+        if connecting {
+            self.cancel(Operation::Connect, id.index);
+        } else if armed {
+            self.cancel(Operation::Receive, id.index);
+        }
+    }
+
+    fn close_after_output(&mut self, id: SocketId) {
+        let Some(socket) = self.sockets.get_mut(id) else { return };
+        if socket.unsent() == 0 {
+            self.close(id);
+            return;
+        }
+        socket.life = Life::Ending(self.now + ENDING_MAX);
+        self.ending.push(id);
+        self.pause(id);
+    }
+
+    fn post(&mut self, to: ShardId, message: M) -> Result<(), M> {
+        let Some(Some(ring)) = self.mesh.outgoing.get_mut(usize::from(to.0)) else { return Err(message) };
+        ring.push(message).map_err(|rtrb::PushError::Full(message)| message)?;
+        if let Some(bell) = self.mesh.doorbells.get(usize::from(to.0)) {
+            bell.ring();
+        }
+        Ok(())
+    }
+
+    fn set_timer(&mut self, at: Option<Instant>) {
+        self.timer = at;
+    }
+
+    fn stop(&mut self) {
+        self.running = false;
+    }
+}
