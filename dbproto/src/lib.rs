@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(not(test), deny(clippy::arithmetic_side_effects))]
 
+pub mod auth;
 pub mod frame;
 pub mod message;
 pub mod pipeline;
