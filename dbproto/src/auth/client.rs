@@ -1,0 +1,162 @@
+//! Logging in to a Postgres server: trust, clear text, MD5, SCRAM-SHA-256.
+//!
+//! Source: "Authentication" in the protocol chapter, RFC 5802 and RFC 7677. The exchange itself is postgres-protocol's.
+
+use std::fmt;
+
+use bytes::{BufMut as _, BytesMut};
+use postgres_protocol::authentication::md5_hash;
+use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+
+use crate::message::backend::Authentication;
+use crate::message::{frontend, put_cstr};
+
+/// Why a login cannot go on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum AuthError {
+    /// The server asks for a password and there is none.
+    NoPassword,
+    /// The server asks for a method that is not spoken here.
+    UnsupportedMethod,
+    /// The server's message fits no step of the exchange, or its proof is wrong.
+    BadExchange,
+}
+
+impl fmt::Display for AuthError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NoPassword => "the server asks for a password and none is configured",
+            Self::UnsupportedMethod => "the server asks for an authentication method that is not supported",
+            Self::BadExchange => "the server broke the authentication exchange",
+        })
+    }
+}
+
+impl std::error::Error for AuthError {}
+
+/// Whether a login has been accepted.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// What was written, if anything, must be sent; the server speaks next.
+    Continue,
+    /// AuthenticationOk.
+    Done,
+}
+
+/// One login.
+pub struct ClientAuth {
+    user: Vec<u8>,
+    password: Option<Vec<u8>>,
+    scram: Option<ScramSha256>,
+    proven: bool,
+}
+
+impl fmt::Debug for ClientAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClientAuth")
+    }
+}
+
+impl ClientAuth {
+    /// A login of `user`.
+    #[must_use]
+    pub fn new(user: &[u8], password: Option<&[u8]>) -> Self {
+        Self { user: user.to_vec(), password: password.map(<[u8]>::to_vec), scram: None, proven: false }
+    }
+
+    /// Answers a request of the server's.
+    ///
+    /// # Errors
+    /// When the login cannot go on; the connection must be closed.
+    pub fn handle(&mut self, request: Authentication<'_>, out: &mut BytesMut) -> Result<Step, AuthError> {
+        match request {
+            // a server that began SCRAM must prove itself before it is believed
+            Authentication::Ok if self.scram.is_some() && !self.proven => Err(AuthError::BadExchange),
+            Authentication::Ok => Ok(Step::Done),
+            Authentication::Cleartext => {
+                let password = self.password.clone().ok_or(AuthError::NoPassword)?;
+                send(out, |body| put_cstr(body, &password))
+            }
+            Authentication::Md5 { salt } => {
+                let password = self.password.as_ref().ok_or(AuthError::NoPassword)?;
+                let hash = md5_hash(&self.user, password, salt);
+                send(out, |body| put_cstr(body, hash.as_bytes()))
+            }
+            Authentication::Sasl { mechanisms } => self.begin_scram(mechanisms, out),
+            Authentication::SaslContinue { data } => {
+                let scram = self.scram.as_mut().ok_or(AuthError::BadExchange)?;
+                scram.update(data).map_err(|_| AuthError::BadExchange)?;
+                let message = scram.message().to_vec();
+                send(out, |body| body.extend_from_slice(&message))
+            }
+            Authentication::SaslFinal { data } => {
+                let scram = self.scram.as_mut().ok_or(AuthError::BadExchange)?;
+                scram.finish(data).map_err(|_| AuthError::BadExchange)?;
+                self.proven = true;
+                Ok(Step::Continue)
+            }
+            Authentication::Other(_) => Err(AuthError::UnsupportedMethod),
+        }
+    }
+
+    fn begin_scram(&mut self, mechanisms: &[u8], out: &mut BytesMut) -> Result<Step, AuthError> {
+        if self.scram.is_some() {
+            return Err(AuthError::BadExchange);
+        }
+        if !mechanisms.split(|byte| *byte == 0).any(|name| name == SCRAM_SHA_256.as_bytes()) {
+            return Err(AuthError::UnsupportedMethod);
+        }
+        let password = self.password.as_ref().ok_or(AuthError::NoPassword)?;
+        let scram = self.scram.insert(ScramSha256::new(password, ChannelBinding::unsupported()));
+        let message = scram.message().to_vec();
+        send(out, |body| {
+            put_cstr(body, SCRAM_SHA_256.as_bytes());
+            body.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
+            body.extend_from_slice(&message);
+        })
+    }
+}
+
+fn send(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) -> Result<Step, AuthError> {
+    let mut body = BytesMut::new();
+    write(&mut body);
+    frontend::write_password(out, &body).map_err(|_| AuthError::BadExchange)?;
+    Ok(Step::Continue)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_password_is_given_only_when_there_is_one() {
+        let mut out = BytesMut::new();
+        let mut auth = ClientAuth::new(b"a", None);
+        assert_eq!(auth.handle(Authentication::Cleartext, &mut out), Err(AuthError::NoPassword));
+        assert_eq!(auth.handle(Authentication::Ok, &mut out), Ok(Step::Done));
+        assert!(out.is_empty());
+        let mut auth = ClientAuth::new(b"a", Some(b"secret"));
+        assert_eq!(auth.handle(Authentication::Cleartext, &mut out), Ok(Step::Continue));
+        assert_eq!(&out[..], b"p\0\0\0\x0bsecret\0");
+    }
+
+    #[test]
+    fn m02_a_server_that_began_scram_must_prove_itself() {
+        let mut out = BytesMut::new();
+        let mut auth = ClientAuth::new(b"a", Some(b"secret"));
+        let offer = Authentication::Sasl { mechanisms: b"SCRAM-SHA-256\0\0" };
+        assert_eq!(auth.handle(offer, &mut out), Ok(Step::Continue));
+        assert_eq!(auth.handle(Authentication::Ok, &mut out), Err(AuthError::BadExchange));
+        let wrong = Authentication::SaslContinue { data: b"r=x,s=eA==,i=4096" };
+        assert_eq!(auth.handle(wrong, &mut out), Err(AuthError::BadExchange));
+    }
+
+    #[test]
+    fn an_unknown_method_is_refused() {
+        let mut out = BytesMut::new();
+        let mut auth = ClientAuth::new(b"a", Some(b"secret"));
+        assert_eq!(auth.handle(Authentication::Other(7), &mut out), Err(AuthError::UnsupportedMethod));
+        let offer = Authentication::Sasl { mechanisms: b"NEWER\0\0" };
+        assert_eq!(auth.handle(offer, &mut out), Err(AuthError::UnsupportedMethod));
+    }
+}

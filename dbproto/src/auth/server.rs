@@ -1,0 +1,672 @@
+//! Authenticating those who connect to us: MD5 and SCRAM-SHA-256, against the secrets PostgreSQL keeps in `rolpassword`.
+//!
+//! An unknown user gets a [`Secret::mock`]: the exchange then has the same steps, does the same work and fails in the same
+//! words as one with a wrong password. Salts and nonces are arguments; nothing random is made here.
+//!
+//! Source: "SASL Authentication" in the protocol chapter, RFC 5802 section 5 and RFC 7677.
+
+use std::fmt;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use bytes::{BufMut as _, BytesMut};
+use hmac::{Hmac, Mac as _};
+use md5::{Digest as _, Md5};
+use sha2::Sha256;
+use subtle::{Choice, ConstantTimeEq as _};
+
+use crate::message::error::{ErrorReport, Severity, write_error};
+use crate::message::{cstr, put_cstr, write_short};
+
+const MECHANISM: &str = "SCRAM-SHA-256";
+/// Longest password message that is looked at.
+const MESSAGE_LEN_MAX: usize = 64 * 1024;
+/// Longest nonce of a client's that is accepted; drivers send 18 to 36 characters.
+const NONCE_LEN_MAX: usize = 1024;
+const SALT_LEN_MAX: usize = 1024;
+/// PostgreSQL's `scram_iterations` unless it is changed; also what a mock secret claims.
+pub const SCRAM_ITERATIONS: u32 = 4096;
+
+/// What a user must prove to know. As `rolpassword` of `pg_authid` holds it.
+#[derive(Clone)]
+pub enum Secret {
+    /// Nothing: the user is let in.
+    Trust,
+    /// `md5` and 32 hexadecimal digits: MD5 of password and user name.
+    Md5(Md5Hash),
+    /// A SCRAM-SHA-256 verifier.
+    Scram(ScramVerifier),
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Trust => "Trust",
+            Self::Md5(_) => "Md5(..)",
+            Self::Scram(_) => "Scram(..)",
+        })
+    }
+}
+
+/// The methods that ask for a password.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Method {
+    /// AuthenticationMD5Password.
+    Md5,
+    /// AuthenticationSASL with SCRAM-SHA-256.
+    Scram,
+}
+
+impl Secret {
+    /// Reads a `rolpassword`: `SCRAM-SHA-256$<iterations>:<salt>$<StoredKey>:<ServerKey>` or `md5<32 digits>`.
+    ///
+    /// # Errors
+    /// [`SecretError`] for anything else, a password in clear text among it.
+    pub fn parse(text: &str) -> Result<Self, SecretError> {
+        if let Some(rest) = text.strip_prefix(MECHANISM).and_then(|rest| rest.strip_prefix('$')) {
+            return ScramVerifier::parse(rest).map(Self::Scram).ok_or(SecretError::BadVerifier);
+        }
+        let digits = text.strip_prefix("md5").and_then(|digits| <[u8; 32]>::try_from(digits.as_bytes()).ok());
+        match digits.filter(|digits| digits.iter().all(|d| matches!(d, b'0'..=b'9' | b'a'..=b'f'))) {
+            Some(digits) => Ok(Self::Md5(Md5Hash { digits, proves: 1 })),
+            None => Err(SecretError::NotHashed),
+        }
+    }
+
+    /// The secret of a user there is not. It can be asked for but never proven. `key` belongs to the server and must stay
+    /// the same for its life, so that an unknown user is shown the same salt at every attempt, as a known one is.
+    #[must_use]
+    pub fn mock(method: Method, key: &[u8; 32], user: &[u8]) -> Self {
+        let derive = |what: &[u8]| hmac(key, &[what, b"\0", user]);
+        match method {
+            Method::Md5 => {
+                Self::Md5(Md5Hash { digits: hex(derive(b"md5").first_chunk().unwrap_or(&[0; 16])), proves: 0 })
+            }
+            Method::Scram => Self::Scram(ScramVerifier {
+                iterations: SCRAM_ITERATIONS,
+                salt: derive(b"salt").first_chunk::<16>().unwrap_or(&[0; 16]).to_vec(),
+                stored_key: derive(b"stored"),
+                server_key: derive(b"server"),
+                proves: 0,
+            }),
+        }
+    }
+}
+
+/// The hash of an MD5 secret.
+#[derive(Clone)]
+pub struct Md5Hash {
+    digits: [u8; 32],
+    /// 0 in a mock: what it is compared with is ignored.
+    proves: u8,
+}
+
+impl fmt::Debug for Md5Hash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Md5Hash(..)")
+    }
+}
+
+/// What a server keeps of a SCRAM password (RFC 5802 section 3).
+#[derive(Clone)]
+pub struct ScramVerifier {
+    iterations: u32,
+    salt: Vec<u8>,
+    stored_key: [u8; 32],
+    server_key: [u8; 32],
+    /// 0 in a mock: what it is compared with is ignored.
+    proves: u8,
+}
+
+impl fmt::Debug for ScramVerifier {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ScramVerifier(..)")
+    }
+}
+
+impl ScramVerifier {
+    fn parse(text: &str) -> Option<Self> {
+        let (cost, keys) = text.split_once('$')?;
+        let (iterations, salt) = cost.split_once(':')?;
+        let (stored_key, server_key) = keys.split_once(':')?;
+        let salt = BASE64.decode(salt).ok().filter(|salt| !salt.is_empty() && salt.len() <= SALT_LEN_MAX)?;
+        let iterations = iterations.parse::<i32>().ok().filter(|count| *count > 0)?;
+        Some(Self {
+            iterations: iterations.unsigned_abs(),
+            salt,
+            stored_key: BASE64.decode(stored_key).ok()?.try_into().ok()?,
+            server_key: BASE64.decode(server_key).ok()?.try_into().ok()?,
+            proves: 1,
+        })
+    }
+}
+
+/// Why a text is no secret.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SecretError {
+    /// It begins like a SCRAM verifier and is none.
+    BadVerifier,
+    /// It is neither a verifier nor a hash: most likely the password itself.
+    NotHashed,
+}
+
+impl fmt::Display for SecretError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::BadVerifier => "not a valid SCRAM-SHA-256 verifier",
+            Self::NotHashed => "neither a SCRAM-SHA-256 verifier nor an MD5 hash",
+        })
+    }
+}
+
+impl std::error::Error for SecretError {}
+
+/// The random part of one login; must be unpredictable and never the same twice.
+#[derive(Clone, Copy)]
+pub struct Challenge {
+    /// Salt of an MD5 login.
+    pub salt: [u8; 4],
+    /// Our part of the SCRAM nonce, before base64.
+    pub nonce: [u8; 18],
+}
+
+impl fmt::Debug for Challenge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Challenge(..)")
+    }
+}
+
+/// Where a login stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// What was written must be sent; the client's next message must be a `p`.
+    Continue,
+    /// The client is who it says. What was written goes first, then AuthenticationOk, which is left to the caller.
+    Done,
+    /// It is not. The FATAL that says so has been written; send it and close.
+    Failed,
+}
+
+/// One login of a client's.
+pub struct ServerAuth {
+    user: Vec<u8>,
+    state: State,
+}
+
+impl fmt::Debug for ServerAuth {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ServerAuth")
+    }
+}
+
+enum State {
+    ExpectMd5 { hash: Md5Hash, salt: [u8; 4] },
+    ExpectScramFirst { verifier: ScramVerifier, nonce: [u8; 18] },
+    ExpectScramFinal(Box<ScramFinal>),
+    Over,
+}
+
+/// What the first half of SCRAM leaves for the second.
+struct ScramFinal {
+    verifier: ScramVerifier,
+    /// The client's binding header in base64.
+    binding: String,
+    /// Both sides' nonce.
+    nonce: String,
+    /// `client-first-message-bare "," server-first-message`.
+    transcript: String,
+}
+
+impl ServerAuth {
+    /// Begins a login: writes what asks for the proof. [`Step::Done`] at once for [`Secret::Trust`].
+    #[must_use]
+    pub fn start(secret: &Secret, user: &[u8], challenge: Challenge, out: &mut BytesMut) -> (Self, Step) {
+        let (state, step) = match secret {
+            Secret::Trust => (State::Over, Step::Done),
+            Secret::Md5(hash) => {
+                write_request(out, 5, &challenge.salt);
+                (State::ExpectMd5 { hash: hash.clone(), salt: challenge.salt }, Step::Continue)
+            }
+            Secret::Scram(verifier) => {
+                write_short(out, b'R', |out| {
+                    out.put_u32(10);
+                    put_cstr(out, MECHANISM.as_bytes());
+                    out.put_u8(0);
+                });
+                (State::ExpectScramFirst { verifier: verifier.clone(), nonce: challenge.nonce }, Step::Continue)
+            }
+        };
+        (Self { user: user.to_vec(), state }, step)
+    }
+
+    /// Takes the body of a `p` message.
+    pub fn handle_password(&mut self, body: &[u8], out: &mut BytesMut) -> Step {
+        let next = if body.len() > MESSAGE_LEN_MAX {
+            None
+        } else {
+            match std::mem::replace(&mut self.state, State::Over) {
+                State::ExpectMd5 { hash, salt } => check_md5(&hash, salt, body).then_some(State::Over),
+                State::ExpectScramFirst { verifier, nonce } => scram_first(verifier, nonce, body, out),
+                State::ExpectScramFinal(scram) => scram_final(&scram, body, out),
+                State::Over => None,
+            }
+        };
+        match next {
+            Some(State::Over) => Step::Done,
+            Some(state) => {
+                self.state = state;
+                Step::Continue
+            }
+            None => {
+                self.state = State::Over;
+                write_refusal(out, &self.user);
+                Step::Failed
+            }
+        }
+    }
+}
+
+/// Appends the FATAL 28P01 of a failed login: the same words whatever was wrong.
+pub fn write_refusal(out: &mut BytesMut, user: &[u8]) {
+    let message = format!("password authentication failed for user \"{}\"", String::from_utf8_lossy(user));
+    let report =
+        ErrorReport { severity: Severity::Fatal, sqlstate: "28P01", message: &message, detail: None, hint: None };
+    write_error(out, &report);
+}
+
+fn write_request(out: &mut BytesMut, code: u32, data: &[u8]) {
+    write_short(out, b'R', |out| {
+        out.put_u32(code);
+        out.extend_from_slice(data);
+    });
+}
+
+fn check_md5(hash: &Md5Hash, salt: [u8; 4], body: &[u8]) -> bool {
+    let Ok((answer, [])) = cstr(body) else { return false };
+    let mut md5 = Md5::new();
+    md5.update(hash.digits);
+    md5.update(salt);
+    let right: [u8; 32] = hex(&md5.finalize().into());
+    let equal = answer.strip_prefix(b"md5").map_or_else(|| Choice::from(0), |digits| right.ct_eq(digits));
+    bool::from(equal & Choice::from(hash.proves))
+}
+
+/// `client-first-message` in, `server-first-message` out.
+fn scram_first(verifier: ScramVerifier, nonce: [u8; 18], body: &[u8], out: &mut BytesMut) -> Option<State> {
+    let (mechanism, rest) = cstr(body).ok()?;
+    let (len, data) = rest.split_first_chunk::<4>()?;
+    if mechanism != MECHANISM.as_bytes() || usize::try_from(u32::from_be_bytes(*len)) != Ok(data.len()) {
+        return None;
+    }
+    let (header, bare, client_nonce) = read_client_first(data)?;
+    let nonce = format!("{client_nonce}{}", BASE64.encode(nonce));
+    let reply = format!("r={nonce},s={},i={}", BASE64.encode(&verifier.salt), verifier.iterations);
+    write_request(out, 11, reply.as_bytes());
+    let transcript = format!("{bare},{reply}");
+    Some(State::ExpectScramFinal(Box::new(ScramFinal { verifier, binding: BASE64.encode(header), nonce, transcript })))
+}
+
+/// The binding header, what follows it, and the nonce (RFC 5802 section 7, `client-first-message`).
+fn read_client_first(data: &[u8]) -> Option<(&str, &str, &str)> {
+    let text = read_text(data)?;
+    // "p" asks for a channel binding, which was not offered; an authorization identity is not spoken, as in PostgreSQL
+    let header = ["n,,", "y,,"].into_iter().find(|header| text.starts_with(header))?;
+    let bare = text.strip_prefix(header)?;
+    // the user was named in the start-up message; this one is ignored, as in PostgreSQL
+    let (_user, rest) = bare.strip_prefix("n=")?.split_once(',')?;
+    let mut attributes = rest.split(',');
+    let nonce = attributes.next()?.strip_prefix("r=")?;
+    let printable = nonce.bytes().all(|byte| byte.is_ascii_graphic());
+    let sound = printable && !nonce.is_empty() && nonce.len() <= NONCE_LEN_MAX && attributes.all(is_attribute);
+    sound.then_some((header, bare, nonce))
+}
+
+/// `client-final-message` in, `server-final-message` out.
+fn scram_final(scram: &ScramFinal, body: &[u8], out: &mut BytesMut) -> Option<State> {
+    let text = read_text(body)?;
+    let (unproven, proof) = text.rsplit_once(",p=")?;
+    let mut attributes = unproven.split(',');
+    let binding = attributes.next()?.strip_prefix("c=")?;
+    let nonce = attributes.next()?.strip_prefix("r=")?;
+    let proof: [u8; 32] = BASE64.decode(proof).ok()?.try_into().ok()?;
+    if binding != scram.binding || nonce != scram.nonce || !attributes.all(is_attribute) {
+        return None;
+    }
+    let verifier = &scram.verifier;
+    let message: [&[u8]; 3] = [scram.transcript.as_bytes(), b",", unproven.as_bytes()];
+    let mut client_key = hmac(&verifier.stored_key, &message);
+    client_key.iter_mut().zip(proof).for_each(|(byte, other)| *byte ^= other);
+    let stored_key: [u8; 32] = Sha256::digest(client_key).into();
+    let server_signature = BASE64.encode(hmac(&verifier.server_key, &message));
+    if !bool::from(stored_key.ct_eq(&verifier.stored_key) & Choice::from(verifier.proves)) {
+        return None;
+    }
+    write_request(out, 12, format!("v={server_signature}").as_bytes());
+    Some(State::Over)
+}
+
+fn read_text(data: &[u8]) -> Option<&str> {
+    std::str::from_utf8(data).ok().filter(|text| !text.contains('\0'))
+}
+
+/// An extension that may be ignored: `x=value`. `m=` must be understood, and is not.
+fn is_attribute(text: &str) -> bool {
+    match text.as_bytes() {
+        [b'm', ..] => false,
+        [name, b'=', _, ..] => name.is_ascii_alphabetic(),
+        _ => false,
+    }
+}
+
+fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
+    // a key of 32 bytes is one block at most, which HMAC-SHA-256 pads and does not hash
+    let mut block = [0; 64];
+    block.iter_mut().zip(key).for_each(|(to, from)| *to = *from);
+    let mut mac = <Hmac<Sha256> as hmac::digest::KeyInit>::new(&block.into());
+    for part in parts {
+        mac.update(part);
+    }
+    mac.finalize().into_bytes().into()
+}
+
+fn hex(bytes: &[u8; 16]) -> [u8; 32] {
+    let digit = |nibble: u8| char::from_digit(u32::from(nibble), 16).and_then(|c| u8::try_from(c).ok()).unwrap_or(b'0');
+    let mut out = [0; 32];
+    for (pair, byte) in out.as_chunks_mut::<2>().0.iter_mut().zip(bytes) {
+        *pair = [digit(byte >> 4), digit(byte & 15)];
+    }
+    out
+}
+
+/// The SCRAM-SHA-256 verifier of a password, as PostgreSQL's `rolpassword` holds it. The password is normalised by
+/// SASLprep where that is possible and taken as it is where not, as in PostgreSQL.
+#[must_use]
+pub fn build_scram_verifier(password: &str, salt: &[u8], iterations: u32) -> String {
+    let normalised = stringprep::saslprep(password).unwrap_or_else(|_| password.into());
+    let mut salted = [0; 32];
+    pbkdf2::pbkdf2_hmac::<Sha256>(normalised.as_bytes(), salt, iterations, &mut salted);
+    let stored_key = Sha256::digest(hmac(&salted, &[b"Client Key"]));
+    let server_key = hmac(&salted, &[b"Server Key"]);
+    let [salt, stored_key, server_key] = [salt, &stored_key, &server_key].map(|bytes| BASE64.encode(bytes));
+    format!("{MECHANISM}${iterations}:{salt}${stored_key}:{server_key}")
+}
+
+/// The MD5 hash of a password, as PostgreSQL's `rolpassword` holds it.
+#[must_use]
+pub fn build_md5(password: &str, user: &str) -> String {
+    let mut md5 = Md5::new();
+    md5.update(password);
+    md5.update(user);
+    let digits = hex(&md5.finalize().into());
+    format!("md5{}", digits.map(char::from).iter().collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::auth::client::{self, ClientAuth};
+    use crate::message::backend::{Authentication, ErrorFields};
+
+    const CHALLENGE: Challenge = Challenge { salt: [1, 2, 3, 4], nonce: [7; 18] };
+
+    fn start(secret: &Secret) -> (ServerAuth, BytesMut) {
+        let mut out = BytesMut::new();
+        let (auth, step) = ServerAuth::start(secret, b"ann", CHALLENGE, &mut out);
+        assert_eq!(step, Step::Continue);
+        (auth, out)
+    }
+
+    fn initial(data: &[u8]) -> Vec<u8> {
+        let len = u32::try_from(data.len()).unwrap().to_be_bytes();
+        [&b"SCRAM-SHA-256\0"[..], &len, data].concat()
+    }
+
+    /// Lets our two roles speak; the outcome, and what was last said to the client.
+    fn login(secret: &Secret, password: &str) -> (Step, Vec<u8>) {
+        let (mut server, mut to_client) = start(secret);
+        let mut client = ClientAuth::new(b"ann", Some(password.as_bytes()));
+        loop {
+            let (frame, rest) = crate::frame::split(&to_client).unwrap().unwrap();
+            assert!(rest.is_empty());
+            let mut to_server = BytesMut::new();
+            let request = Authentication::read(frame.body).unwrap();
+            assert_eq!(client.handle(request, &mut to_server), Ok(client::Step::Continue));
+            if to_server.is_empty() {
+                return (Step::Done, to_client.to_vec());
+            }
+            let (frame, _) = crate::frame::split(&to_server).unwrap().unwrap();
+            let mut reply = BytesMut::new();
+            match server.handle_password(frame.body, &mut reply) {
+                Step::Continue => to_client = reply,
+                Step::Done if reply.is_empty() => return (Step::Done, Vec::new()),
+                Step::Done => to_client = reply,
+                Step::Failed => return (Step::Failed, reply.to_vec()),
+            }
+        }
+    }
+
+    fn scram(password: &str) -> Secret {
+        Secret::parse(&build_scram_verifier(password, b"0123456789abcdef", SCRAM_ITERATIONS)).unwrap()
+    }
+
+    #[test]
+    fn the_right_password_is_let_in_by_every_method() {
+        assert_eq!(login(&scram("sesame"), "sesame").0, Step::Done);
+        assert_eq!(login(&scram("pä\u{a0}ss\u{ad}"), "pä ss").0, Step::Done);
+        let md5 = Secret::parse(&build_md5("sesame", "ann")).unwrap();
+        assert_eq!(login(&md5, "sesame").0, Step::Done);
+        let mut out = BytesMut::new();
+        assert_eq!(ServerAuth::start(&Secret::Trust, b"ann", CHALLENGE, &mut out).1, Step::Done);
+        assert!(out.is_empty());
+    }
+
+    #[test]
+    fn p16_a_wrong_password_and_an_unknown_user_are_told_the_same() {
+        let key = [9; 32];
+        for (known, method) in
+            [(scram("sesame"), Method::Scram), (Secret::parse(&build_md5("sesame", "ann")).unwrap(), Method::Md5)]
+        {
+            let wrong = login(&known, "open");
+            let unknown = login(&Secret::mock(method, &key, b"ann"), "open");
+            assert_eq!(wrong, unknown);
+            assert_eq!(wrong.0, Step::Failed);
+            let (frame, _) = crate::frame::split(&wrong.1).unwrap().unwrap();
+            let fields = ErrorFields::new(frame.body);
+            assert_eq!(fields.get(b'C'), Some(&b"28P01"[..]));
+            assert_eq!(fields.get(b'S'), Some(&b"FATAL"[..]));
+            assert_eq!(fields.get(b'M'), Some(&b"password authentication failed for user \"ann\""[..]));
+        }
+    }
+
+    #[test]
+    fn an_unknown_user_always_sees_the_same_salt_and_others_see_another() {
+        let salt = |key: u8, user: &[u8]| match Secret::mock(Method::Scram, &[key; 32], user) {
+            Secret::Scram(verifier) => (verifier.salt, verifier.iterations),
+            Secret::Trust | Secret::Md5(_) => panic!("not SCRAM"),
+        };
+        assert_eq!(salt(1, b"a"), salt(1, b"a"));
+        assert_ne!(salt(1, b"a"), salt(1, b"b"));
+        assert_ne!(salt(1, b"a"), salt(2, b"a"));
+        assert_eq!((salt(1, b"a").0.len(), salt(1, b"a").1), (16, 4096));
+    }
+
+    #[test]
+    fn a_mock_is_not_proven_even_by_the_right_proof() {
+        let Secret::Scram(mut verifier) = scram("sesame") else { panic!("not SCRAM") };
+        verifier.proves = 0;
+        assert_eq!(login(&Secret::Scram(verifier), "sesame").0, Step::Failed);
+        let Secret::Md5(mut hash) = Secret::parse(&build_md5("sesame", "ann")).unwrap() else { panic!("not MD5") };
+        hash.proves = 0;
+        assert_eq!(login(&Secret::Md5(hash), "sesame").0, Step::Failed);
+    }
+
+    /// RFC 7677 section 3, with its verifier made from password and salt, and its nonces put in place.
+    #[test]
+    fn the_example_of_rfc_7677_is_proven() {
+        let salt = BASE64.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
+        let Secret::Scram(verifier) = Secret::parse(&build_scram_verifier("pencil", &salt, 4096)).unwrap() else {
+            panic!("not SCRAM")
+        };
+        let nonce = "rOprNGfwEbeRWgbNEkqO%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0";
+        let scram = ScramFinal {
+            verifier,
+            binding: "biws".to_owned(),
+            nonce: nonce.to_owned(),
+            transcript: format!("n=user,r=rOprNGfwEbeRWgbNEkqO,r={nonce},s=W22ZaJ0SNY7soEsUEjb6gQ==,i=4096"),
+        };
+        let mut out = BytesMut::new();
+        let message = format!("c=biws,r={nonce},p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=");
+        assert!(matches!(scram_final(&scram, message.as_bytes(), &mut out), Some(State::Over)));
+        assert!(out.ends_with(b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="));
+    }
+
+    #[test]
+    fn verifiers_and_hashes_are_those_of_postgresql() {
+        // rolpassword of pg_authid; the verifier is that of RFC 7677's example
+        assert_eq!(build_md5("postgres", "postgres"), "md53175bce1d3201d16594cebf9d7eb3f9d");
+        assert_eq!(
+            build_scram_verifier("pencil", &BASE64.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap(), 4096),
+            "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:\
+             wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU="
+        );
+    }
+
+    #[test]
+    fn what_is_no_secret_is_refused_and_said_why() {
+        let good = build_scram_verifier("a", b"salt", 1);
+        assert!(Secret::parse(&good).is_ok());
+        for bad in [
+            "SCRAM-SHA-256$",
+            "SCRAM-SHA-256$0:c2FsdA==$a:b",
+            &good.replacen("$1:", "$0:", 1),
+            &good.replacen("$1:", "$-1:", 1),
+            &good.replacen("$1:", "$4294967295:", 1),
+            &good.replacen("c2FsdA==", "", 1),
+            &good.replacen("c2FsdA==", "%", 1),
+            good.get(..good.len() - 4).unwrap(),
+        ] {
+            assert_eq!(Secret::parse(bad).err(), Some(SecretError::BadVerifier), "{bad}");
+        }
+        let upper = format!("md5{}", "A".repeat(32));
+        for bad in ["", "sesame", "md5", "md5sesame", upper.as_str(), "SCRAM-SHA-1$1:a$b:c"] {
+            assert_eq!(Secret::parse(bad).err(), Some(SecretError::NotHashed), "{bad}");
+        }
+        assert_eq!(format!("{:?}", Secret::parse(&good).unwrap()), "Scram(..)");
+    }
+
+    #[test]
+    fn p01_to_p14_hostile_first_messages_are_refused() {
+        let good = b"n,,n=,r=abc";
+        let mut cases: Vec<Vec<u8>> = [
+            &b""[..],
+            b"n,,",
+            b"n,,r=abc",
+            b"n,,n=,r=",
+            b"n,,n=\0,r=abc",
+            b"n,,n=,r=a\0c",
+            b"n,,n=,r=a c",
+            b"n,,n=,r=abc,",
+            b"n,,n=,r=abc,m=ext",
+            b"n,,m=ext,n=,r=abc",
+            b"n,a=bob,n=,r=abc",
+            b"p=tls-server-end-point,,n=,r=abc",
+            b"x,,n=,r=abc",
+            b"n,,n=,r=\xff\xfe",
+        ]
+        .into_iter()
+        .map(initial)
+        .collect();
+        cases.push(initial(&[b"n,,n=,r=".to_vec(), vec![b'x'; NONCE_LEN_MAX + 1]].concat()));
+        cases.push(initial(&[b"n,,n=,r=abc,x=".to_vec(), vec![b'x'; MESSAGE_LEN_MAX]].concat()));
+        cases.push([&b"SCRAM-SHA-1\0\0\0\0\x0b"[..], good].concat());
+        cases.push([&b"SCRAM-SHA-256-PLUS\0\0\0\0\x0b"[..], good].concat());
+        for len in [0_u32, 10, 12, 0x7fff_ffff, u32::MAX] {
+            cases.push([&b"SCRAM-SHA-256\0"[..], &len.to_be_bytes(), good].concat());
+        }
+        cases.push(b"SCRAM-SHA-256\0".to_vec());
+        cases.push(b"SCRAM-SHA-256".to_vec());
+        cases.push(Vec::new());
+        for case in cases {
+            let (mut auth, _) = start(&scram("a"));
+            let mut out = BytesMut::new();
+            assert_eq!(auth.handle_password(&case, &mut out), Step::Failed, "{}", case.escape_ascii());
+            assert_eq!(out.first(), Some(&b'E'));
+        }
+        for accepted in [&good[..], b"y,,n=ann,r=abc", b"n,,n=other,r=abc,x=ext"] {
+            let (mut auth, _) = start(&scram("a"));
+            assert_eq!(auth.handle_password(&initial(accepted), &mut BytesMut::new()), Step::Continue);
+        }
+    }
+
+    #[test]
+    fn p15_hostile_final_messages_are_refused() {
+        let nonce = format!("abc{}", BASE64.encode([7; 18]));
+        let proof = BASE64.encode([0; 32]);
+        for case in [
+            String::new(),
+            format!("c=biws,r={nonce}"),
+            format!("c=biws,r={nonce},p="),
+            format!("c=biws,r={nonce},p={proof}"),
+            format!("c=biws,r={nonce},p={proof},x=1"),
+            format!("c=biws,r={nonce},p={}", BASE64.encode([0; 33])),
+            format!("c=eSws,r={nonce},p={proof}"),
+            format!("c=biws,r=abc,p={proof}"),
+            format!("c=biws,r={nonce}x,p={proof}"),
+            format!("r={nonce},c=biws,p={proof}"),
+            format!("c=biws,r={nonce},m=x,p={proof}"),
+            format!("c=biws,r={nonce}\0,p={proof}"),
+        ] {
+            let (mut auth, _) = start(&scram("a"));
+            assert_eq!(auth.handle_password(&initial(b"n,,n=,r=abc"), &mut BytesMut::new()), Step::Continue);
+            assert_eq!(auth.handle_password(case.as_bytes(), &mut BytesMut::new()), Step::Failed, "{case}");
+        }
+    }
+
+    #[test]
+    fn p15_a_second_first_message_and_anything_after_the_end_are_refused() {
+        let (mut auth, _) = start(&scram("a"));
+        let first = initial(b"n,,n=,r=abc");
+        let mut out = BytesMut::new();
+        assert_eq!(auth.handle_password(&first, &mut out), Step::Continue);
+        assert_eq!(auth.handle_password(&first, &mut out), Step::Failed);
+        assert_eq!(auth.handle_password(&first, &mut out), Step::Failed);
+        let (mut auth, _) = ServerAuth::start(&Secret::Trust, b"ann", CHALLENGE, &mut out);
+        assert_eq!(auth.handle_password(b"x\0", &mut out), Step::Failed);
+    }
+
+    #[test]
+    fn md5_answers_must_have_their_form() {
+        let secret = Secret::parse(&build_md5("sesame", "ann")).unwrap();
+        let good = postgres_protocol::authentication::md5_hash(b"ann", b"sesame", CHALLENGE.salt);
+        for (answer, step) in [
+            (format!("{good}\0"), Step::Done),
+            (good.clone(), Step::Failed),
+            (format!("{good}\0\0"), Step::Failed),
+            (format!("{}\0", good.to_uppercase()), Step::Failed),
+            ("md5\0".to_owned(), Step::Failed),
+            ("\0".to_owned(), Step::Failed),
+            ("sesame\0".to_owned(), Step::Failed),
+        ] {
+            let (mut auth, _) = start(&secret);
+            assert_eq!(auth.handle_password(answer.as_bytes(), &mut BytesMut::new()), step, "{answer}");
+        }
+    }
+
+    #[test]
+    fn random_bytes_never_log_in() {
+        let mut rng = fastrand::Rng::with_seed(0x5c7a);
+        for _ in 0..5000 {
+            let method = if rng.bool() { Method::Md5 } else { Method::Scram };
+            let (mut auth, _) = start(&Secret::mock(method, &[3; 32], b"ann"));
+            let mut body = if rng.bool() { initial(b"n,,n=,r=abc") } else { b"c=biws,r=abc,p=AAAA".to_vec() };
+            for _ in 0..rng.usize(..6) {
+                let place = rng.usize(..body.len());
+                body[place] = rng.u8(..);
+            }
+            let mut out = BytesMut::new();
+            for _ in 0..3 {
+                assert_ne!(auth.handle_password(&body, &mut out), Step::Done);
+            }
+        }
+    }
+}
