@@ -1,75 +1,87 @@
 //! The configuration file: what may stand in it, what is wrong with it.
 //!
-//! TOML; unknown keys are refused with their line. A file is read into [`Config`] whole or not at all. Knows no runtime and
-//! no protocol.
+//! TOML; unknown keys are refused with their line and the nearest key there is. A file is read into [`Config`] whole or not
+//! at all, and everything that is wrong with it is told at once. Knows no runtime and no protocol.
+
+#![forbid(unsafe_code)]
+
+mod error;
+mod key;
+mod read;
+mod value;
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::io;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+pub use error::{ConfigError, ConfigErrors};
+pub use key::reference;
 
 /// A whole configuration.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug)]
 pub struct Config {
     /// Where clients connect.
-    #[serde(default)]
     pub listen: Listen,
     /// What the process runs on.
-    #[serde(default)]
     pub runtime: Runtime,
     /// Bounds on clients.
-    #[serde(default)]
     pub limits: Limits,
-    /// What every pool is like.
-    #[serde(default)]
+    /// What every pool is like unless its database or user differs; see [`Config::pool_for`].
     pub pool: Pool,
+    /// Where statistics are given out.
+    pub stats: Stats,
+    /// What is logged.
+    pub log: Log,
     /// Databases clients may ask for.
-    #[serde(default, rename = "database")]
     pub databases: Vec<Database>,
     /// Users that may log in.
-    #[serde(default, rename = "user")]
     pub users: Vec<User>,
 }
 
 /// `[listen]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Listen {
     /// TCP addresses. Default `127.0.0.1:6432`.
     pub addresses: Vec<SocketAddr>,
+    /// Directory of the Unix socket. Default: none.
+    pub unix_socket_dir: Option<PathBuf>,
     /// Connections the kernel holds until they are accepted. Default 1024.
     pub backlog: u32,
 }
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { addresses: vec![SocketAddr::from(([127, 0, 0, 1], 6432))], backlog: 1024 }
+        Self { addresses: vec![SocketAddr::from(([127, 0, 0, 1], 6432))], unix_socket_dir: None, backlog: 1024 }
+    }
+}
+
+impl Listen {
+    /// The file of the Unix socket: `.s.PGSQL.<port>` in [`Listen::unix_socket_dir`], with the port of the first TCP
+    /// address, or 6432 where there is none.
+    #[must_use]
+    pub fn unix_socket(&self) -> Option<PathBuf> {
+        let port = self.addresses.first().map_or(6432, SocketAddr::port);
+        self.unix_socket_dir.as_ref().map(|dir| dir.join(format!(".s.PGSQL.{port}")))
     }
 }
 
 /// `[runtime]`.
-#[derive(Clone, Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Runtime {
-    /// Cores to pin shards to, as in `0-3,8`. Default: all this process may use.
-    #[serde(deserialize_with = "cpu_list")]
+    /// Cores to pin shards to, ascending. Default: all this process may use.
     pub cores: Option<Vec<u16>>,
 }
 
 /// `[limits]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Limits {
     /// Client connections at once, all shards together. Default 10000.
     pub max_client_connections: u32,
-    /// A client that has not sent its start-up packet by then is closed. Default 10s.
-    #[serde(deserialize_with = "duration")]
+    /// A client that has not logged in by then is closed. Default 10s.
     pub auth_timeout: Duration,
     /// How long transactions may go on after SIGTERM. Default 30s.
-    #[serde(deserialize_with = "duration")]
     pub shutdown_timeout: Duration,
 }
 
@@ -83,9 +95,52 @@ impl Default for Limits {
     }
 }
 
+/// `[stats]`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Stats {
+    /// The Unix socket that gives out statistics. Default: none.
+    pub socket: Option<PathBuf>,
+}
+
+/// `[log]`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Log {
+    /// The least important messages that are logged. Default `info`.
+    pub level: LogLevel,
+}
+
+/// How important a message is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LogLevel {
+    /// A human must look.
+    Error,
+    /// Something is not as it should be.
+    Warn,
+    /// What the process does.
+    #[default]
+    Info,
+    /// What each connection does.
+    Debug,
+    /// What each message does.
+    Trace,
+}
+
+impl LogLevel {
+    /// As it is written in the file: `info`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+            Self::Debug => "debug",
+            Self::Trace => "trace",
+        }
+    }
+}
+
 /// How long a session keeps a server connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PoolMode {
     /// For a transaction.
     Transaction,
@@ -93,22 +148,38 @@ pub enum PoolMode {
     Session,
 }
 
+/// Whether requests of several sessions may travel interleaved on one server connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Share {
+    /// Those that cannot notice may.
+    On,
+    /// None may.
+    Off,
+}
+
 /// `[pool]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pool {
     /// Default `transaction`.
     pub mode: PoolMode,
     /// Server connections per (database, user), all shards together. Default 20.
     pub size: u32,
     /// How long a client waits for one. Default 120s.
-    #[serde(deserialize_with = "duration")]
     pub query_wait_timeout: Duration,
+    /// How long connecting and logging in to PostgreSQL may take. Default 5s.
+    pub server_connect_timeout: Duration,
     /// An idle server connection is closed then. Default 10min.
-    #[serde(deserialize_with = "duration")]
     pub server_idle_timeout: Duration,
+    /// An older server connection is closed as soon as it is free. Default 1h.
+    pub server_lifetime: Duration,
     /// Prepared statements kept per server connection. Default 500.
     pub prepared_statements: u32,
+    /// Default `on`; without meaning in session mode.
+    pub share: Share,
+    /// How many server connections are shared at most. Default: chosen by load.
+    pub share_pipes: Option<u32>,
+    /// Requests in flight at once on one shared server connection. Default 64.
+    pub share_depth: u32,
 }
 
 impl Default for Pool {
@@ -117,37 +188,84 @@ impl Default for Pool {
             mode: PoolMode::Transaction,
             size: 20,
             query_wait_timeout: Duration::from_secs(120),
+            server_connect_timeout: Duration::from_secs(5),
             server_idle_timeout: Duration::from_secs(600),
+            server_lifetime: Duration::from_secs(3600),
             prepared_statements: 500,
+            share: Share::On,
+            share_pipes: None,
+            share_depth: 64,
+        }
+    }
+}
+
+/// Keys of [`Pool`] that a database or user has of its own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[expect(missing_docs, reason = "each field is the one of the same name in Pool")]
+pub struct PoolOverrides {
+    pub mode: Option<PoolMode>,
+    pub size: Option<u32>,
+    pub query_wait_timeout: Option<Duration>,
+    pub server_connect_timeout: Option<Duration>,
+    pub server_idle_timeout: Option<Duration>,
+    pub server_lifetime: Option<Duration>,
+    pub prepared_statements: Option<u32>,
+    pub share: Option<Share>,
+    pub share_pipes: Option<u32>,
+    pub share_depth: Option<u32>,
+}
+
+impl PoolOverrides {
+    /// What comes of a pool when these keys are put over it.
+    #[must_use]
+    pub fn over(&self, pool: Pool) -> Pool {
+        Pool {
+            mode: self.mode.unwrap_or(pool.mode),
+            size: self.size.unwrap_or(pool.size),
+            query_wait_timeout: self.query_wait_timeout.unwrap_or(pool.query_wait_timeout),
+            server_connect_timeout: self.server_connect_timeout.unwrap_or(pool.server_connect_timeout),
+            server_idle_timeout: self.server_idle_timeout.unwrap_or(pool.server_idle_timeout),
+            server_lifetime: self.server_lifetime.unwrap_or(pool.server_lifetime),
+            prepared_statements: self.prepared_statements.unwrap_or(pool.prepared_statements),
+            share: self.share.unwrap_or(pool.share),
+            share_pipes: self.share_pipes.or(pool.share_pipes),
+            share_depth: self.share_depth.unwrap_or(pool.share_depth),
         }
     }
 }
 
 /// One `[[database]]`.
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone)]
 pub struct Database {
     /// The name clients ask for, or `*` for any.
     pub name: String,
-    /// PostgreSQL's IP address, or the directory of its Unix socket.
+    /// PostgreSQL's IP address or host name, or the directory of its Unix socket.
     pub host: String,
     /// Its port. Default 5432.
-    #[serde(default = "postgres_port")]
     pub port: u16,
     /// The name it has there. Default: the one asked for.
-    #[serde(default)]
     pub dbname: Option<String>,
     /// The user we log in as there. Default: the client's.
-    #[serde(default)]
     pub user: Option<String>,
     /// The password we log in with there.
-    #[serde(default)]
     pub password: Option<String>,
+    /// Server connections to it, all its pools together. Default: no bound.
+    pub max_connections: Option<u32>,
+    /// How its pools differ.
+    pub pool: PoolOverrides,
 }
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Database").field("name", &self.name).field("host", &self.host).finish_non_exhaustive()
+        f.debug_struct("Database")
+            .field("name", &self.name)
+            .field("host", &self.host)
+            .field("port", &self.port)
+            .field("dbname", &self.dbname)
+            .field("user", &self.user)
+            .field("max_connections", &self.max_connections)
+            .field("pool", &self.pool)
+            .finish_non_exhaustive()
     }
 }
 
@@ -161,7 +279,7 @@ pub enum Upstream {
 }
 
 impl Database {
-    /// Where it is; `None` when `host` is neither an address nor an absolute path (refused by [`Config::parse`]).
+    /// Where it is; `None` when `host` is a name, which [`Database::resolve`] looks up.
     #[must_use]
     pub fn upstream(&self) -> Option<Upstream> {
         if self.host.starts_with('/') {
@@ -169,16 +287,74 @@ impl Database {
         }
         self.host.parse::<IpAddr>().ok().map(|ip| Upstream::Tcp(SocketAddr::new(ip, self.port)))
     }
+
+    /// Where it is; asks the system's resolver when `host` is a name, and may block for as long as that does.
+    ///
+    /// # Errors
+    /// When the name cannot be resolved.
+    pub fn resolve(&self) -> io::Result<Upstream> {
+        if let Some(upstream) = self.upstream() {
+            return Ok(upstream);
+        }
+        let mut addresses = (self.host.as_str(), self.port).to_socket_addrs()?;
+        addresses.next().map(Upstream::Tcp).ok_or_else(|| io::Error::other("the name has no address"))
+    }
+}
+
+/// What a user must prove to know: a `rolpassword` of PostgreSQL's, a SCRAM-SHA-256 verifier or an MD5 hash.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub(crate) fn new(text: &str) -> Self {
+        Self(text.to_owned())
+    }
+
+    /// The verifier or hash.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(..)")
+    }
 }
 
 /// One `[[user]]`.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone)]
 pub struct User {
     /// The name.
     pub name: String,
+    /// What the user must prove to know where it is not trusted. `None`: it is refused there.
+    pub password: Option<Secret>,
     /// Address ranges (`10.0.0.0/8`, `127.0.0.1`) it may log in from without a password.
     pub trust: Vec<Range>,
+    /// Whether it may log in through the Unix socket without a password.
+    pub trust_local: bool,
+    /// The user we log in as at PostgreSQL. Default: the same name.
+    pub server_user: Option<String>,
+    /// The password we log in with there.
+    pub server_password: Option<String>,
+    /// Client connections of this user at once. Default: no bound.
+    pub max_connections: Option<u32>,
+    /// How its pools differ.
+    pub pool: PoolOverrides,
+}
+
+impl fmt::Debug for User {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("User")
+            .field("name", &self.name)
+            .field("trust", &self.trust)
+            .field("trust_local", &self.trust_local)
+            .field("server_user", &self.server_user)
+            .field("max_connections", &self.max_connections)
+            .field("pool", &self.pool)
+            .finish_non_exhaustive()
+    }
 }
 
 /// A range of IP addresses.
@@ -189,6 +365,15 @@ pub struct Range {
 }
 
 impl Range {
+    /// Reads `10.0.0.0/8`, `fd00::/8`, or one address.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
+        let (address, prefix) = text.split_once('/').map_or((text, None), |(a, p)| (a, Some(p)));
+        let address: IpAddr = address.parse().ok()?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        let prefix = prefix.map_or(Some(most), |prefix| prefix.parse().ok()).filter(|prefix| *prefix <= most)?;
+        Some(Self { address, prefix })
+    }
+
     /// Whether an address lies in it. IPv4-mapped IPv6 addresses count as IPv4.
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
@@ -210,50 +395,25 @@ fn same_prefix<const N: usize>(a: [u8; N], b: [u8; N], prefix: u8) -> bool {
     })
 }
 
-impl<'de> Deserialize<'de> for Range {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let (address, prefix) = text.split_once('/').map_or((text.as_str(), None), |(a, p)| (a, Some(p)));
-        let bad = || serde::de::Error::custom(format!("\"{text}\" is no address range such as 10.0.0.0/8"));
-        let address: IpAddr = address.parse().map_err(|_| bad())?;
-        let most = if address.is_ipv4() { 32 } else { 128 };
-        let prefix = prefix.map_or(Ok(most), str::parse).map_err(|_| bad())?;
-        if prefix > most { Err(bad()) } else { Ok(Self { address, prefix }) }
-    }
-}
-
-/// Everything that is wrong with a file, each with file and line where it has one.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ConfigErrors(Vec<String>);
-
-impl fmt::Display for ConfigErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0.join("\n"))
-    }
-}
-
-impl std::error::Error for ConfigErrors {}
-
 impl Config {
     /// Reads a file.
     ///
     /// # Errors
     /// When it cannot be read, or as [`Config::parse`].
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
-        let name = path.display().to_string();
-        let text = std::fs::read_to_string(path).map_err(|error| ConfigErrors(vec![format!("{name}: {error}")]))?;
-        Self::parse(&text, &name)
+        let file = path.display().to_string();
+        match std::fs::read_to_string(path) {
+            Ok(text) => Self::parse(&text, &file),
+            Err(error) => Err(ConfigErrors(vec![ConfigError { file, place: None, message: error.to_string() }])),
+        }
     }
 
     /// Reads text; `file` is what errors call it.
     ///
     /// # Errors
-    /// A syntax error, unknown key or wrong type with its line; otherwise all values that make no sense.
+    /// All errors of syntax; where there is none, all unknown keys, wrong types and values that make no sense.
     pub fn parse(text: &str, file: &str) -> Result<Self, ConfigErrors> {
-        let config: Self = toml::from_str(text)
-            .map_err(|error| ConfigErrors(vec![format!("{file}: {}", error.to_string().trim())]))?;
-        let errors: Vec<String> = config.contradictions().into_iter().map(|error| format!("{file}: {error}")).collect();
-        if errors.is_empty() { Ok(config) } else { Err(ConfigErrors(errors)) }
+        read::read(text, file)
     }
 
     /// The database a client means.
@@ -262,140 +422,203 @@ impl Config {
         self.databases.iter().find(|d| d.name == name).or_else(|| self.databases.iter().find(|d| d.name == "*"))
     }
 
+    /// A user by name.
+    #[must_use]
+    pub fn user(&self, name: &str) -> Option<&User> {
+        self.users.iter().find(|user| user.name == name)
+    }
+
+    /// What the pool of a database and a client's user is like: `[pool]`, over it the database's keys, over those the
+    /// user's.
+    #[must_use]
+    pub fn pool_for(&self, database: &Database, user: &str) -> Pool {
+        let pool = database.pool.over(self.pool);
+        self.user(user).map_or(pool, |user| user.pool.over(pool))
+    }
+
     /// Whether a user may log in from an address without a password.
     #[must_use]
     pub fn trusts(&self, user: &str, from: IpAddr) -> bool {
-        self.users.iter().any(|u| u.name == user && u.trust.iter().any(|range| range.contains(from)))
+        self.user(user).is_some_and(|user| user.trust.iter().any(|range| range.contains(from)))
     }
 
-    fn contradictions(&self) -> Vec<String> {
-        let mut out = Vec::new();
-        if self.listen.addresses.is_empty() {
-            out.push("listen.addresses is empty".to_owned());
-        }
-        if self.pool.size == 0 {
-            out.push("pool.size must be at least 1".to_owned());
-        }
-        if self.databases.is_empty() {
-            out.push("there is no [[database]]".to_owned());
-        }
-        for (index, database) in self.databases.iter().enumerate() {
-            if database.upstream().is_none() {
-                out.push(format!(
-                    "database \"{}\": host \"{}\" is neither an IP address nor an absolute path",
-                    database.name, database.host
-                ));
-            }
-            if self.databases.iter().take(index).any(|other| other.name == database.name) {
-                out.push(format!("database \"{}\" stands there twice", database.name));
-            }
-        }
-        for (index, user) in self.users.iter().enumerate() {
-            if self.users.iter().take(index).any(|other| other.name == user.name) {
-                out.push(format!("user \"{}\" stands there twice", user.name));
-            }
-        }
-        out
+    /// Whether a user may log in through the Unix socket without a password.
+    #[must_use]
+    pub fn trusts_local(&self, user: &str) -> bool {
+        self.user(user).is_some_and(|user| user.trust_local)
     }
-}
-
-const fn postgres_port() -> u16 {
-    5432
-}
-
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
-    let (number, unit) = text.split_at_checked(end).unwrap_or_default();
-    let unit_ms = match unit.trim() {
-        "ms" => Some(1),
-        "s" => Some(1000),
-        "min" => Some(60_000),
-        "h" => Some(3_600_000),
-        _ => None,
-    };
-    number
-        .parse::<u64>()
-        .ok()
-        .zip(unit_ms)
-        .and_then(|(n, ms)| n.checked_mul(ms))
-        .map(Duration::from_millis)
-        .ok_or_else(|| serde::de::Error::custom(format!("\"{text}\" is no duration such as 500ms, 30s, 10min or 1h")))
-}
-
-fn cpu_list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<u16>>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_cpu_list(&text)
-        .map(Some)
-        .ok_or_else(|| serde::de::Error::custom(format!("\"{text}\" is no list of cores such as 0-3,8")))
-}
-
-fn parse_cpu_list(text: &str) -> Option<Vec<u16>> {
-    let mut out = Vec::new();
-    for part in text.split(',') {
-        let (first, last) = part.trim().split_once('-').unwrap_or_else(|| (part.trim(), part.trim()));
-        let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
-        if first > last || last > 4096 {
-            return None;
-        }
-        for core in first..=last {
-            if !out.contains(&core) {
-                out.push(core);
-            }
-        }
-    }
-    Some(out)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use expect_test::expect;
 
     const DATABASE: &str = "[[database]]\nname = \"*\"\nhost = \"127.0.0.1\"\n";
+    const MD5: &str = "md53175bce1d3201d16594cebf9d7eb3f9d";
+
+    fn errors(text: &str) -> String {
+        Config::parse(text, "x.toml").unwrap_err().to_string()
+    }
 
     #[test]
     fn a_small_file_is_enough() {
         let config = Config::parse(DATABASE, "f").unwrap();
-        assert_eq!(config.pool.size, 20);
+        assert_eq!(config.pool, Pool::default());
+        assert_eq!(config.listen, Listen::default());
         assert_eq!(config.database("any").unwrap().upstream(), Some(Upstream::Tcp("127.0.0.1:5432".parse().unwrap())));
     }
 
     #[test]
-    fn unknown_keys_are_refused_with_their_line() {
-        let error = Config::parse(&format!("{DATABASE}\n[pool]\nsise = 3\n"), "x.toml").unwrap_err().to_string();
-        assert!(error.contains("line 6") && error.contains("sise") && error.contains("size"), "{error}");
+    fn all_errors_are_told_at_once_with_their_place_and_the_nearest_key() {
+        let text = r#"pools = 1
+[listen]
+adresses = ["127.0.0.1:6432"]
+addresses = ["127.0.0.1:6432", "localhost:1", 3]
+unix_socket_dir = "run"
+size = 3
+[runtime]
+cores = "3-1"
+[limits]
+max_client_connections = -1
+auth_timeout = 10
+[pool]
+mode = "statement"
+size = 0
+share_depth = 99999999999
+query_wait_timeout = "2 days"
+[log]
+level = true
+[[database]]
+name = "a"
+host = "db:5432"
+[database.pool]
+mode = "session"
+share = true
+[[database]]
+name = "a"
+port = 70000
+xyzzy = 1
+[[user]]
+name = "ann"
+password = "sesame"
+trust = ["10.0.0.0/33", "lokal"]
+[[user]]
+name = "ann"
+"#;
+        expect![[r#"
+            x.toml:1:1: unknown key "pools"; did you mean [pool]?
+            x.toml:3:1: unknown key "adresses" in [listen]; did you mean "addresses"?
+            x.toml:4:32: addresses: "localhost:1" is no IP address and port such as 127.0.0.1:6432 or [::1]:6432
+            x.toml:4:47: addresses: must be an address such as 127.0.0.1:6432 in quotes, not a number
+            x.toml:5:19: unix_socket_dir: must be an absolute path
+            x.toml:6:1: unknown key "size" in [listen]; it belongs in [pool]
+            x.toml:8:9: cores: "3-1" is no list of cores such as 0-3,8
+            x.toml:10:26: max_client_connections: must be at least 1
+            x.toml:11:16: auth_timeout: must be a duration such as 500ms, 30s, 10min or 1h in quotes, not a number
+            x.toml:13:8: mode: must be one of "transaction", "session", not "statement"
+            x.toml:14:8: size: must be at least 1
+            x.toml:15:15: share_depth: must be at most 4294967295
+            x.toml:16:22: query_wait_timeout: "2 days" is no duration such as 500ms, 30s, 10min or 1h
+            x.toml:18:9: level: must be one of "error", "warn", "info", "debug", "trace", not true or false
+            x.toml:21:8: host: "db:5432" is no IP address, host name or absolute path (a port goes into the key port)
+            x.toml:24:9: share = "on" has no meaning with mode = "session"
+            x.toml:25:1: [[database]] needs the key host
+            x.toml:26:8: database "a" stands in line 20 already
+            x.toml:27:8: port: must be at most 65535
+            x.toml:28:1: unknown key "xyzzy" in [[database]]; there are name, host, port, dbname, user, password, max_connections, pool
+            x.toml:31:12: password: must be a SCRAM-SHA-256 verifier or an MD5 hash, not the password itself; make a verifier with ctl password-verifier
+            x.toml:32:10: trust: "10.0.0.0/33" is no address range such as 10.0.0.0/8, nor "local"
+            x.toml:32:25: trust: "lokal" is no address range such as 10.0.0.0/8, nor "local"
+            x.toml:33:1: a user needs password or trust, else it can never log in
+            x.toml:34:8: user "ann" stands in line 30 already"#]]
+        .assert_eq(&errors(text));
+        assert!(!errors(text).contains("sesame"));
     }
 
     #[test]
-    fn all_contradictions_are_told_at_once() {
-        let error = Config::parse("[pool]\nsize = 0\n", "x.toml").unwrap_err().to_string();
-        assert_eq!(error, "x.toml: pool.size must be at least 1\nx.toml: there is no [[database]]");
-        let text = format!("{DATABASE}{DATABASE}").replacen("127.0.0.1", "db.example", 1);
-        let error = Config::parse(&text, "x").unwrap_err().to_string();
-        assert!(error.contains("neither an IP address") && error.contains("twice"), "{error}");
+    fn errors_of_syntax_are_told_at_once_too() {
+        expect![[r#"
+            x.toml:2:8: extra `=`, expected nothing
+            x.toml:2:10: unexpected key or value, expected newline, `#`
+            x.toml:3:8: invalid boolean, expected `true`
+            x.toml:4:11: unclosed array table, expected `]]`"#]]
+        .assert_eq(&errors("[pool]\nsize = = 3\nmode = transaction\n[[database\n"));
     }
 
     #[test]
-    fn durations_and_cores_have_their_syntax() {
-        let text = format!("{DATABASE}[pool]\nquery_wait_timeout = \"500ms\"\n[runtime]\ncores = \"0-2,5\"\n");
+    fn tables_must_be_tables_and_there_must_be_a_database() {
+        expect![[r#"
+            x.toml: there is no [[database]]
+            x.toml:1:8: pool must be a table
+            x.toml:2:1: must be written with two brackets: [[user]]"#]]
+        .assert_eq(&errors("pool = 3\n[user]\nname = \"a\"\n"));
+        let empty = "[listen]\naddresses = []\n";
+        assert_eq!(
+            errors(&format!("{empty}{DATABASE}")),
+            "x.toml:2:13: addresses is empty and there is no unix_socket_dir"
+        );
+        let listen = Config::parse(&format!("{empty}unix_socket_dir = \"/run/oc\"\n{DATABASE}"), "x").unwrap().listen;
+        assert_eq!(listen.unix_socket(), Some(PathBuf::from("/run/oc/.s.PGSQL.6432")));
+    }
+
+    #[test]
+    fn a_file_that_is_not_there_is_an_error_without_line() {
+        let error = Config::load(Path::new("no/such/file")).unwrap_err();
+        assert!(error.iter().all(|error| error.place.is_none()));
+        assert!(error.to_string().starts_with("no/such/file: No such file"), "{error}");
+    }
+
+    #[test]
+    fn a_users_pool_goes_before_a_databases_and_that_before_the_common_one() {
+        let text = format!(
+            "[pool]\nsize = 1\nshare_depth = 2\nprepared_statements = 3\n{DATABASE}\
+             [database.pool]\nsize = 10\nshare_depth = 20\n\
+             [[user]]\nname = \"ann\"\npassword = \"{MD5}\"\npool = {{ size = 100, share = \"off\" }}\n"
+        );
         let config = Config::parse(&text, "x").unwrap();
-        assert_eq!(config.pool.query_wait_timeout, Duration::from_millis(500));
-        assert_eq!(config.runtime.cores, Some(vec![0, 1, 2, 5]));
-        for bad in ["5", "s", "5 days", "99999999999999999999s"] {
-            assert!(Config::parse(&format!("{DATABASE}[pool]\nquery_wait_timeout = \"{bad}\"\n"), "x").is_err());
-        }
-        assert_eq!(parse_cpu_list("3-1"), None);
+        let sizes = |user| {
+            let pool = config.pool_for(config.database("db").unwrap(), user);
+            (pool.size, pool.share_depth, pool.prepared_statements, pool.share)
+        };
+        assert_eq!(sizes("ann"), (100, 20, 3, Share::Off));
+        assert_eq!(sizes("bob"), (10, 20, 3, Share::On));
+        assert_eq!(config.user("ann").unwrap().password.as_ref().map(Secret::as_str), Some(MD5));
+    }
+
+    #[test]
+    fn secrets_are_not_in_what_is_printed() {
+        let text = format!(
+            "{DATABASE}password = \"hidden1\"\n[[user]]\nname = \"a\"\npassword = \"{MD5}\"\nserver_password = \"hidden2\"\n"
+        );
+        let config = Config::parse(&text, "x").unwrap();
+        let printed = format!("{config:?} {:?}", config.users[0].password);
+        assert!(!printed.contains("hidden") && !printed.contains(MD5), "{printed}");
+        assert_eq!(config.users[0].server_password.as_deref(), Some("hidden2"));
     }
 
     #[test]
     fn ranges_contain_what_their_prefix_says() {
-        let config =
-            Config::parse(&format!("{DATABASE}[[user]]\nname = \"a\"\ntrust = [\"10.1.0.0/20\", \"::1\"]\n"), "x")
-                .unwrap();
+        let text = format!("{DATABASE}[[user]]\nname = \"a\"\ntrust = [\"10.1.0.0/20\", \"::1\", \"local\"]\n");
+        let config = Config::parse(&text, "x").unwrap();
         assert!(config.trusts("a", "10.1.15.9".parse().unwrap()));
         assert!(config.trusts("a", "::ffff:10.1.15.9".parse().unwrap()));
         assert!(!config.trusts("a", "10.1.16.1".parse().unwrap()));
         assert!(config.trusts("a", "::1".parse().unwrap()));
         assert!(!config.trusts("b", "::1".parse().unwrap()));
+        assert!(config.trusts_local("a") && !config.trusts_local("b"));
+    }
+
+    #[test]
+    fn host_names_are_resolved_when_asked() {
+        let text = DATABASE.replace("127.0.0.1", "localhost");
+        let config = Config::parse(&text, "x").unwrap();
+        let database = config.database("a").unwrap();
+        assert_eq!(database.upstream(), None);
+        let Upstream::Tcp(address) = database.resolve().unwrap() else { panic!("not TCP") };
+        assert!(address.ip().is_loopback());
+        let socket = DATABASE.replace("127.0.0.1", "/run/postgresql");
+        let config = Config::parse(&socket, "x").unwrap();
+        assert_eq!(config.databases[0].resolve().unwrap(), Upstream::Unix("/run/postgresql/.s.PGSQL.5432".into()));
     }
 }

@@ -1,0 +1,275 @@
+//! The keys that may stand in the file. Reading refuses all others; `CONFIG.md` is printed from here.
+
+use std::fmt::Write as _;
+
+/// One key.
+pub(crate) struct Key {
+    pub(crate) name: &'static str,
+    kind: &'static str,
+    default: &'static str,
+    doc: &'static str,
+}
+
+/// The keys of one table of the file.
+pub(crate) struct Section {
+    /// As it is written in the file.
+    pub(crate) title: &'static str,
+    /// The key of the table in the file.
+    pub(crate) name: &'static str,
+    doc: &'static str,
+    pub(crate) keys: &'static [Key],
+}
+
+const fn key(name: &'static str, kind: &'static str, default: &'static str, doc: &'static str) -> Key {
+    Key { name, kind, default, doc }
+}
+
+pub(crate) const LISTEN: Section = Section {
+    title: "[listen]",
+    name: "listen",
+    doc: "Where clients connect.",
+    keys: &[
+        key(
+            "addresses",
+            "list of addresses",
+            "[\"127.0.0.1:6432\"]",
+            "TCP addresses. May be empty when there is a `unix_socket_dir`.",
+        ),
+        key(
+            "unix_socket_dir",
+            "absolute path",
+            "",
+            "Directory for a Unix socket, named `.s.PGSQL.<port>` after the first TCP address's port (6432 without one). Without the key there is none.",
+        ),
+        key("backlog", "number", "1024", "Connections the kernel holds until they are accepted."),
+    ],
+};
+
+pub(crate) const RUNTIME: Section = Section {
+    title: "[runtime]",
+    name: "runtime",
+    doc: "What the process runs on.",
+    keys: &[key(
+        "cores",
+        "list of cores",
+        "\"auto\"",
+        "Cores to pin shards to, one shard each, as in `\"0-3,8\"`. `\"auto\"`: every core this process may use.",
+    )],
+};
+
+pub(crate) const LIMITS: Section = Section {
+    title: "[limits]",
+    name: "limits",
+    doc: "Bounds on clients.",
+    keys: &[
+        key("max_client_connections", "number", "10000", "Client connections at once, all shards together."),
+        key("auth_timeout", "duration", "\"10s\"", "A client that has not logged in by then is closed."),
+        key("shutdown_timeout", "duration", "\"30s\"", "How long transactions may go on after SIGTERM."),
+    ],
+};
+
+pub(crate) const POOL: Section = Section {
+    title: "[pool]",
+    name: "pool",
+    doc: "What every pool is like. A pool is what one user's clients use of one database. The same keys may stand in a table `pool` \
+          of a `[[database]]` or a `[[user]]`: a user's go before a database's, a database's before these.",
+    keys: &[
+        key(
+            "mode",
+            "`transaction`, `session`",
+            "\"transaction\"",
+            "How long a session keeps a server connection: for a transaction, or for its life.",
+        ),
+        key("size", "number, at least 1", "20", "Server connections of a pool, all shards together."),
+        key(
+            "query_wait_timeout",
+            "duration",
+            "\"120s\"",
+            "How long a client waits for a server connection before it gets an error.",
+        ),
+        key(
+            "server_connect_timeout",
+            "duration",
+            "\"5s\"",
+            "How long connecting and logging in to PostgreSQL may take.",
+        ),
+        key("server_idle_timeout", "duration", "\"10min\"", "A server connection idle for so long is closed."),
+        key(
+            "server_lifetime",
+            "duration",
+            "\"1h\"",
+            "A server connection older than this is closed as soon as it is free.",
+        ),
+        key(
+            "prepared_statements",
+            "number",
+            "500",
+            "Prepared statements kept on each server connection; the least recently used goes first.",
+        ),
+        key(
+            "share",
+            "`on`, `off`",
+            "\"on\"",
+            "Whether requests that leave no trace in their session may travel interleaved with others' on one server connection (transaction mode only).",
+        ),
+        key(
+            "share_pipes",
+            "number, at least 1",
+            "",
+            "How many server connections of a pool are shared at most. Without the key: chosen by load.",
+        ),
+        key("share_depth", "number, at least 1", "64", "Requests in flight at once on one shared server connection."),
+    ],
+};
+
+pub(crate) const STATS: Section = Section {
+    title: "[stats]",
+    name: "stats",
+    doc: "Statistics, as `ctl stats` reads them.",
+    keys: &[key("socket", "path", "", "Unix socket that gives out statistics. Without the key there is none.")],
+};
+
+pub(crate) const LOG: Section = Section {
+    title: "[log]",
+    name: "log",
+    doc: "What is logged, to standard error.",
+    keys: &[key(
+        "level",
+        "`error`, `warn`, `info`, `debug`, `trace`",
+        "\"info\"",
+        "The least important messages that are logged.",
+    )],
+};
+
+pub(crate) const DATABASE: Section = Section {
+    title: "[[database]]",
+    name: "database",
+    doc: "A database clients may ask for; one table each, at least one.",
+    keys: &[
+        key("name", "text", "required", "The name clients ask for, or `*` for any that has no table of its own."),
+        key(
+            "host",
+            "text",
+            "required",
+            "PostgreSQL's IP address or host name, or the directory of its Unix socket. A host name is resolved at start-up.",
+        ),
+        key("port", "number", "5432", "Its port."),
+        key("dbname", "text", "", "The name it has there. Without the key: the one asked for."),
+        key(
+            "user",
+            "text",
+            "",
+            "The user we log in as there, whoever the client is. Without the key: the client's `server_user`, or its own name.",
+        ),
+        key("password", "text", "", "The password of `user` there."),
+        key(
+            "max_connections",
+            "number, at least 1",
+            "",
+            "Server connections to this database, all its pools together. Without the key: no bound but the pools' sizes.",
+        ),
+        key("pool", "table", "", "Keys of `[pool]` that differ for this database."),
+    ],
+};
+
+pub(crate) const USER: Section = Section {
+    title: "[[user]]",
+    name: "user",
+    doc: "A user that may log in; one table each. It needs `password` or `trust`.",
+    keys: &[
+        key("name", "text", "required", "The name."),
+        key(
+            "password",
+            "text",
+            "",
+            "What the user must prove to know: a SCRAM-SHA-256 verifier (made by `ctl password-verifier`) or an MD5 hash, as PostgreSQL keeps them in `pg_authid.rolpassword`. Not the password itself.",
+        ),
+        key(
+            "trust",
+            "list of address ranges",
+            "[]",
+            "From where the user may log in without a password: `\"10.0.0.0/8\"`, `\"127.0.0.1\"`, or `\"local\"` for the Unix socket.",
+        ),
+        key(
+            "server_user",
+            "text",
+            "",
+            "The user we log in as at PostgreSQL for this one. Without the key: the same name.",
+        ),
+        key("server_password", "text", "", "The password of that user there."),
+        key(
+            "max_connections",
+            "number, at least 1",
+            "",
+            "Client connections of this user at once. Without the key: no bound but `limits.max_client_connections`.",
+        ),
+        key("pool", "table", "", "Keys of `[pool]` that differ for this user."),
+    ],
+};
+
+/// All of them, in the order they are described in.
+pub(crate) const SECTIONS: [&Section; 8] = [&LISTEN, &RUNTIME, &LIMITS, &POOL, &STATS, &LOG, &DATABASE, &USER];
+
+/// The description of every key, in Markdown: what `CONFIG.md` must hold.
+#[must_use]
+pub fn reference() -> String {
+    let mut out = String::from(
+        "# Configuration\n\n\
+         Generated from the table of keys in `core/config/src/key.rs`; a test fails when it is stale\n\
+         (`UPDATE_EXPECT=1 cargo test -p optimacore-config` writes it anew).\n\n\
+         One TOML file, given by `optimacore --config FILE`; `ctl check FILE` tells all that is wrong with one. Unknown keys are\n\
+         refused. Durations are a whole number and a unit, as in `\"500ms\"`, `\"30s\"`, `\"10min\"`, `\"1h\"`.\n",
+    );
+    for section in SECTIONS {
+        // writing to a String cannot fail
+        let _ = write!(
+            out,
+            "\n## `{}`\n\n{}\n\n| Key | Value | Default | Meaning |\n|---|---|---|---|\n",
+            section.title, section.doc
+        );
+        for key in section.keys {
+            let default = match key.default {
+                "" => "—".to_owned(),
+                "required" => "required".to_owned(),
+                default => format!("`{default}`"),
+            };
+            let _ = writeln!(out, "| `{}` | {} | {default} | {} |", key.name, key.kind, key.doc);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+
+    #[test]
+    fn config_md_is_fresh() {
+        expect_test::expect_file!["../../CONFIG.md"].assert_eq(&reference());
+    }
+
+    #[test]
+    fn the_defaults_described_are_those_that_hold() {
+        let mut text = String::new();
+        for section in SECTIONS {
+            text.push_str(&format!("{}\n", section.title));
+            for key in section.keys {
+                match key.default {
+                    "" => {}
+                    "required" => {
+                        text.push_str(&format!("{} = \"*\"\n", key.name).replace("host = \"*\"", "host = \"::1\""))
+                    }
+                    default => text.push_str(&format!("{} = {default}\n", key.name)),
+                }
+            }
+            if section.name == "user" {
+                text.push_str("trust = [\"local\"]\n");
+            }
+        }
+        let text = text.replacen("trust = []\n", "", 1);
+        let least = "[[database]]\nname = \"*\"\nhost = \"::1\"\n[[user]]\nname = \"*\"\ntrust = [\"local\"]\n";
+        let (full, least) = (Config::parse(&text, "full").unwrap(), Config::parse(least, "least").unwrap());
+        assert_eq!(format!("{full:?}"), format!("{least:?}"));
+    }
+}

@@ -1,0 +1,275 @@
+//! Values of single keys: from TOML to the types of [`crate::Config`]. Each either gives a value or says what it should be.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use toml::de::DeValue;
+
+use crate::{LogLevel, PoolMode, Range, Secret, Share};
+
+/// Longest path a Unix socket can have: `sun_path` without its NUL.
+const SOCKET_PATH_LEN_MAX: usize = 107;
+/// `/.s.PGSQL.65535`.
+const SOCKET_NAME_LEN_MAX: usize = 15;
+const CORE_MAX: u16 = 4095;
+/// Longest duration that makes sense; sums of several stay far from overflow.
+const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+
+pub(crate) type Parsed<T> = Result<T, String>;
+
+fn string<'v>(value: &'v DeValue<'_>, what: &str) -> Parsed<&'v str> {
+    value.as_str().ok_or_else(|| format!("must be {what} in quotes, not {}", kind(value)))
+}
+
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "text",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+fn number(value: &DeValue<'_>, least: u32) -> Parsed<u32> {
+    let integer = value.as_integer().ok_or_else(|| format!("must be a whole number, not {}", kind(value)))?;
+    let number = i64::from_str_radix(integer.as_str(), integer.radix()).ok();
+    match number.and_then(|number| u32::try_from(number).ok()) {
+        Some(number) if number >= least => Ok(number),
+        None if number.is_none_or(|number| number > 0) => Err(format!("must be at most {}", u32::MAX)),
+        _ => Err(format!("must be at least {least}")),
+    }
+}
+
+pub(crate) fn count(value: &DeValue<'_>) -> Parsed<u32> {
+    number(value, 0)
+}
+
+pub(crate) fn positive(value: &DeValue<'_>) -> Parsed<u32> {
+    number(value, 1)
+}
+
+pub(crate) fn port(value: &DeValue<'_>) -> Parsed<u16> {
+    number(value, 1).and_then(|port| u16::try_from(port).map_err(|_| "must be at most 65535".to_owned()))
+}
+
+pub(crate) fn text(value: &DeValue<'_>) -> Parsed<String> {
+    let text = string(value, "text")?;
+    match text {
+        "" => Err("must not be empty".to_owned()),
+        text if text.contains('\0') => Err("must not contain a NUL character".to_owned()),
+        text => Ok(text.to_owned()),
+    }
+}
+
+pub(crate) fn duration(value: &DeValue<'_>) -> Parsed<Duration> {
+    let text = string(value, "a duration such as 500ms, 30s, 10min or 1h")?;
+    parse_duration(text).ok_or_else(|| format!("\"{text}\" is no duration such as 500ms, 30s, 10min or 1h"))
+}
+
+fn parse_duration(text: &str) -> Option<Duration> {
+    let (number, unit) = text.split_at_checked(text.find(|c: char| !c.is_ascii_digit())?)?;
+    let unit_ms = match unit.trim_start() {
+        "ms" => 1,
+        "s" => 1000,
+        "min" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return None,
+    };
+    let duration = Duration::from_millis(number.parse::<u64>().ok()?.checked_mul(unit_ms)?);
+    (duration <= DURATION_MAX).then_some(duration)
+}
+
+pub(crate) fn cores(value: &DeValue<'_>) -> Parsed<Option<Vec<u16>>> {
+    let text = string(value, "\"auto\" or a list of cores such as 0-3,8")?;
+    if text == "auto" {
+        return Ok(None);
+    }
+    parse_cores(text).map(Some).ok_or_else(|| format!("\"{text}\" is no list of cores such as 0-3,8"))
+}
+
+fn parse_cores(text: &str) -> Option<Vec<u16>> {
+    let mut out = Vec::new();
+    for part in text.split(',') {
+        let (first, last) = part.trim().split_once('-').unwrap_or_else(|| (part.trim(), part.trim()));
+        let (first, last): (u16, u16) = (first.parse().ok()?, last.parse().ok()?);
+        if first > last || last > CORE_MAX {
+            return None;
+        }
+        out.extend(first..=last);
+    }
+    out.sort_unstable();
+    out.dedup();
+    Some(out)
+}
+
+pub(crate) fn address(value: &DeValue<'_>) -> Parsed<SocketAddr> {
+    let text = string(value, "an address such as 127.0.0.1:6432")?;
+    text.parse().map_err(|_| format!("\"{text}\" is no IP address and port such as 127.0.0.1:6432 or [::1]:6432"))
+}
+
+pub(crate) fn socket_dir(value: &DeValue<'_>) -> Parsed<PathBuf> {
+    let text = text(value)?;
+    if !text.starts_with('/') {
+        return Err("must be an absolute path".to_owned());
+    }
+    let len_max = SOCKET_PATH_LEN_MAX - SOCKET_NAME_LEN_MAX;
+    if text.len() > len_max {
+        return Err(format!("is too long for a Unix socket: {} bytes, at most {len_max}", text.len()));
+    }
+    Ok(PathBuf::from(text))
+}
+
+pub(crate) fn socket(value: &DeValue<'_>) -> Parsed<PathBuf> {
+    let text = text(value)?;
+    if text.len() > SOCKET_PATH_LEN_MAX {
+        return Err(format!("is too long for a Unix socket: {} bytes, at most {SOCKET_PATH_LEN_MAX}", text.len()));
+    }
+    Ok(PathBuf::from(text))
+}
+
+/// An IP address, a host name, or the directory of a Unix socket.
+pub(crate) fn host(value: &DeValue<'_>) -> Parsed<String> {
+    let host = text(value)?;
+    if host.starts_with('/') {
+        return socket_dir(value).map(|_| host);
+    }
+    let label = |label: &str| {
+        let sound = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+        sound && !label.is_empty() && label.len() <= 63 && !label.starts_with('-') && !label.ends_with('-')
+    };
+    let numeric = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+    let named = !numeric && host.len() <= 253 && host.trim_end_matches('.').split('.').all(label);
+    if named || host.parse::<IpAddr>().is_ok() {
+        return Ok(host);
+    }
+    Err(format!("\"{host}\" is no IP address, host name or absolute path (a port goes into the key port)"))
+}
+
+fn choice<T: Copy>(value: &DeValue<'_>, choices: &[(&str, T)]) -> Parsed<T> {
+    let found = value.as_str().and_then(|text| choices.iter().find(|(name, _)| *name == text));
+    found.map(|(_, choice)| *choice).ok_or_else(|| {
+        let names: Vec<String> = choices.iter().map(|(name, _)| format!("\"{name}\"")).collect();
+        let given = value.as_str().map_or_else(|| kind(value).to_owned(), |text| format!("\"{text}\""));
+        format!("must be one of {}, not {given}", names.join(", "))
+    })
+}
+
+pub(crate) fn mode(value: &DeValue<'_>) -> Parsed<PoolMode> {
+    choice(value, &[("transaction", PoolMode::Transaction), ("session", PoolMode::Session)])
+}
+
+pub(crate) fn share(value: &DeValue<'_>) -> Parsed<Share> {
+    match value.as_bool() {
+        Some(true) => Ok(Share::On),
+        Some(false) => Ok(Share::Off),
+        None => choice(value, &[("on", Share::On), ("off", Share::Off)]),
+    }
+}
+
+pub(crate) fn level(value: &DeValue<'_>) -> Parsed<LogLevel> {
+    choice(
+        value,
+        &[
+            ("error", LogLevel::Error),
+            ("warn", LogLevel::Warn),
+            ("info", LogLevel::Info),
+            ("debug", LogLevel::Debug),
+            ("trace", LogLevel::Trace),
+        ],
+    )
+}
+
+/// An address range, or `None` for `local`.
+pub(crate) fn trust(value: &DeValue<'_>) -> Parsed<Option<Range>> {
+    let text = string(value, "an address range such as 10.0.0.0/8")?;
+    if text == "local" {
+        return Ok(None);
+    }
+    Range::parse(text)
+        .map(Some)
+        .ok_or_else(|| format!("\"{text}\" is no address range such as 10.0.0.0/8, nor \"local\""))
+}
+
+/// A verifier or hash as `rolpassword` holds it. The text is never repeated: it may be a password.
+pub(crate) fn secret(value: &DeValue<'_>) -> Parsed<Secret> {
+    let text = string(value, "a verifier")?;
+    if text.starts_with("SCRAM-SHA-256$") {
+        return match is_scram_verifier(text) {
+            true => Ok(Secret::new(text)),
+            false => Err("is not a whole SCRAM-SHA-256 verifier; make one with ctl password-verifier".to_owned()),
+        };
+    }
+    let digits = text.strip_prefix("md5").unwrap_or_default();
+    if digits.len() == 32 && digits.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        return Ok(Secret::new(text));
+    }
+    Err("must be a SCRAM-SHA-256 verifier or an MD5 hash, not the password itself; make a verifier with \
+         ctl password-verifier"
+        .to_owned())
+}
+
+fn is_scram_verifier(text: &str) -> bool {
+    let base64 = |text: &str| {
+        let digits = text.trim_end_matches('=');
+        let padding = text.len() - digits.len();
+        let known = digits.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'/'));
+        known && !digits.is_empty() && text.len().is_multiple_of(4) && padding <= 2
+    };
+    // 32 bytes
+    let key = |text: &str| text.len() == 44 && text.ends_with('=') && !text.ends_with("==") && base64(text);
+    let mut parts = text.split('$').skip(1);
+    let (Some(cost), Some(keys), None) = (parts.next(), parts.next(), parts.next()) else { return false };
+    let cost_sound = cost
+        .split_once(':')
+        .is_some_and(|(iterations, salt)| iterations.parse::<i32>().is_ok_and(|count| count > 0) && base64(salt));
+    cost_sound && keys.split_once(':').is_some_and(|(stored, server)| key(stored) && key(server))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_a_number_and_a_unit() {
+        assert_eq!(parse_duration("500ms"), Some(Duration::from_millis(500)));
+        assert_eq!(parse_duration("10 min"), Some(Duration::from_secs(600)));
+        for bad in ["", "5", "s", "5 days", "-1s", "1.5s", "99999999999999999999s", "9999999999999h", "1000d"] {
+            assert_eq!(parse_duration(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn core_lists_are_sorted_and_bounded() {
+        assert_eq!(parse_cores("8,0-2,1"), Some(vec![0, 1, 2, 8]));
+        for bad in ["", "3-1", "a", "1,", "0-70000", "0-4096", "-1"] {
+            assert_eq!(parse_cores(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn hosts_are_addresses_names_or_directories() {
+        for good in ["127.0.0.1", "::1", "db", "db-1.example.org", "db.example.", "/run/postgresql", "a_b"] {
+            assert!(host(&DeValue::String(good.into())).is_ok(), "{good}");
+        }
+        for bad in ["", "db:5432", "1.2.3", "256.1.1.1", "-a", "a..b", "a b", "run/x", "[::1]", &"a".repeat(64)] {
+            assert!(host(&DeValue::String(bad.into())).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn verifiers_must_be_whole() {
+        let good = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:\
+                    wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+        assert!(is_scram_verifier(good));
+        for end in 0..good.len() {
+            assert!(!is_scram_verifier(good.get(..end).unwrap()), "{end}");
+        }
+        assert!(!is_scram_verifier(&format!("{good}$")));
+        assert!(!is_scram_verifier(&good.replace("4096", "0")));
+    }
+}
