@@ -1,0 +1,297 @@
+//! What is counted. Gauges say how much there is now, counters how often something happened since the start.
+
+use rkyv::{Archive, Deserialize, Serialize};
+
+use crate::hist::{AsPairs, Hist};
+
+/// How many different SQLSTATE classes are told apart; PostgreSQL has about 45. Further ones count as class `??`.
+const CLASSES_MAX: usize = 64;
+
+/// Declares a struct of statistics and how two of them combine, so that no field can be forgotten there.
+macro_rules! statistics {
+    (
+        $(#[$doc:meta])* $name:ident
+        keys { $($(#[$key_doc:meta])* $key:ident: $key_type:ty,)* }
+        limits { $($(#[$limit_doc:meta])* $limit:ident,)* }
+        gauges { $($(#[$gauge_doc:meta])* $gauge:ident,)* }
+        counters { $($(#[$counter_doc:meta])* $counter:ident,)* }
+        hists { $($(#[$hist_doc:meta])* $hist:ident,)* }
+        lists { $($(#[$list_doc:meta])* $list:ident: $entry:ty,)* }
+    ) => {
+        $(#[$doc])*
+        #[derive(Clone, PartialEq, Debug, Default, Archive, Serialize, Deserialize, serde::Serialize)]
+        pub struct $name {
+            $($(#[$key_doc])* pub $key: $key_type,)*
+            $($(#[$limit_doc])* pub $limit: u64,)*
+            $($(#[$gauge_doc])* pub $gauge: u64,)*
+            $($(#[$counter_doc])* pub $counter: u64,)*
+            $($(#[$hist_doc])* #[rkyv(with = AsPairs)] pub $hist: Hist,)*
+            $($(#[$list_doc])* pub $list: Vec<$entry>,)*
+        }
+
+        impl $name {
+            /// Adds another shard's: gauges and counters are sums, limits the greater, the keys stay.
+            pub fn add(&mut self, other: &Self) {
+                $(self.$limit = self.$limit.max(other.$limit);)*
+                $(self.$gauge = self.$gauge.saturating_add(other.$gauge);)*
+                $(self.$counter = self.$counter.saturating_add(other.$counter);)*
+                $(self.$hist.merge(&other.$hist);)*
+                $(add_list(&mut self.$list, &other.$list);)*
+            }
+
+            /// Takes an earlier state's counters away; gauges, limits and keys stay.
+            pub fn subtract(&mut self, earlier: &Self) {
+                $(self.$counter = self.$counter.saturating_sub(earlier.$counter);)*
+                $(self.$hist.subtract(&earlier.$hist);)*
+                $(subtract_list(&mut self.$list, &earlier.$list);)*
+            }
+        }
+    };
+}
+
+statistics! {
+    /// One shard's clients and work.
+    ShardStats
+    keys {
+        /// The shard.
+        shard: u16,
+        /// The core it is pinned to.
+        core: u16,
+    }
+    limits {}
+    gauges {
+        /// Clients connected.
+        clients,
+        /// Of those, waiting for a server connection.
+        clients_waiting,
+        /// Bytes of buffers in use.
+        buffer_bytes,
+    }
+    counters {
+        /// Clients that logged in.
+        logins,
+        /// Clients that did not.
+        login_failures,
+        /// Turns of the executor's loop.
+        turns,
+        /// Messages from clients.
+        messages_in,
+        /// Messages to clients.
+        messages_out,
+        /// Accepted connections handed to another shard.
+        handed_over,
+        /// Bytes from clients.
+        bytes_in,
+        /// Bytes to clients.
+        bytes_out,
+    }
+    hists {}
+    lists {}
+}
+
+statistics! {
+    /// One shard's part of a pool. Requests are [`PoolStats::requests_shared`] and [`PoolStats::requests_exclusive`] together; the
+    /// other `requests_` say what else was true of some of them.
+    PoolStats
+    keys {
+        /// The shard.
+        shard: u16,
+        /// The database, as clients ask for it.
+        database: String,
+        /// The user, as clients log in.
+        user: String,
+    }
+    limits {
+        /// How many server connections the pool may have, all shards together.
+        pool_size,
+    }
+    gauges {
+        /// Sessions with a request in flight or a server connection of their own.
+        clients_active,
+        /// Sessions waiting for a server connection.
+        clients_waiting,
+        /// Server connections with nothing in flight.
+        servers_idle,
+        /// Server connections with requests of any number of sessions in flight.
+        servers_busy_shared,
+        /// Server connections kept by one session for a transaction.
+        servers_exclusive,
+        /// Server connections kept by one session because of state it has there.
+        servers_pinned,
+        /// Server connections being made.
+        servers_connecting,
+        /// Server connections being reset.
+        servers_cleaning,
+        /// Permits for server connections this shard holds; all shards' are at most `pool_size`.
+        permits_held,
+    }
+    counters {
+        /// Requests that went over a shared server connection.
+        requests_shared,
+        /// Requests that went over a server connection of the session's own.
+        requests_exclusive,
+        /// Requests sent through another shard's server connection.
+        requests_relayed,
+        /// Requests sent a second time, because the first certainly had no effect.
+        requests_retried,
+        /// Requests cancelled by their client.
+        requests_cancelled,
+        /// Transactions ended.
+        transactions,
+        /// Resets of server connections between two sessions.
+        cleanings,
+        /// Statements prepared on a server connection for a client.
+        prepared_parses,
+        /// Statements that were prepared there already.
+        prepared_hits,
+        /// Statements dropped there for want of room.
+        prepared_evicted,
+        /// Server connections made.
+        connects,
+        /// Attempts that failed.
+        connect_failures,
+        /// Server connections closed because their state was in doubt.
+        closes_in_doubt,
+        /// Clients that waited for `query_wait_timeout` in vain.
+        wait_timeouts,
+        /// Bytes from PostgreSQL.
+        bytes_from_server,
+        /// Bytes to PostgreSQL.
+        bytes_to_server,
+    }
+    hists {
+        /// From a request's arrival to its being sent to PostgreSQL.
+        queue_time,
+        /// From a request's being sent to PostgreSQL to the end of its reply.
+        server_time,
+    }
+    lists {
+        /// Errors from PostgreSQL, by SQLSTATE class.
+        errors: ClassCount,
+        /// How often server connections were kept for a session's state, by what it was.
+        pins: PinCount,
+    }
+}
+
+impl PoolStats {
+    /// All requests.
+    #[must_use]
+    pub const fn requests(&self) -> u64 {
+        self.requests_shared.saturating_add(self.requests_exclusive)
+    }
+
+    /// Counts an error by its SQLSTATE.
+    pub fn count_error(&mut self, sqlstate: &[u8]) {
+        let class = sqlstate.first_chunk::<2>().filter(|class| class.iter().all(u8::is_ascii_alphanumeric));
+        let known =
+            class.filter(|class| self.errors.len() < CLASSES_MAX || self.errors.iter().any(|e| e.class == **class));
+        add_list(&mut self.errors, &[ClassCount { class: *known.unwrap_or(b"??"), count: 1 }]);
+    }
+
+    /// Counts that a server connection was kept for a session's state.
+    pub fn count_pin(&mut self, reason: &'static str) {
+        match self.pins.iter_mut().find(|pin| pin.reason == reason) {
+            Some(pin) => pin.count = pin.count.saturating_add(1),
+            None => self.pins.push(PinCount { reason: reason.to_owned(), count: 1 }),
+        }
+    }
+
+    pub(crate) fn key(&self) -> (u16, &str, &str) {
+        (self.shard, &self.database, &self.user)
+    }
+}
+
+/// Errors of one SQLSTATE class.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Archive, Serialize, Deserialize)]
+pub struct ClassCount {
+    /// The first two characters of the SQLSTATE.
+    pub class: [u8; 2],
+    /// How many.
+    pub count: u64,
+}
+
+impl serde::Serialize for ClassCount {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        use serde::ser::SerializeStruct as _;
+        let mut out = serializer.serialize_struct("ClassCount", 2)?;
+        out.serialize_field("class", &String::from_utf8_lossy(&self.class))?;
+        out.serialize_field("count", &self.count)?;
+        out.end()
+    }
+}
+
+/// How often server connections were kept for one reason.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Archive, Serialize, Deserialize, serde::Serialize)]
+pub struct PinCount {
+    /// What kept them.
+    pub reason: String,
+    /// How often.
+    pub count: u64,
+}
+
+/// An entry of a list: what is counted, and how often.
+trait Entry: Clone {
+    fn is_same(&self, other: &Self) -> bool;
+    fn count(&mut self) -> &mut u64;
+}
+
+impl Entry for ClassCount {
+    fn is_same(&self, other: &Self) -> bool {
+        self.class == other.class
+    }
+    fn count(&mut self) -> &mut u64 {
+        &mut self.count
+    }
+}
+
+impl Entry for PinCount {
+    fn is_same(&self, other: &Self) -> bool {
+        self.reason == other.reason
+    }
+    fn count(&mut self) -> &mut u64 {
+        &mut self.count
+    }
+}
+
+fn add_list<E: Entry>(list: &mut Vec<E>, other: &[E]) {
+    for entry in other {
+        let mut entry = entry.clone();
+        match list.iter_mut().find(|own| own.is_same(&entry)) {
+            Some(own) => *own.count() = own.count().saturating_add(*entry.count()),
+            None => list.push(entry),
+        }
+    }
+}
+
+fn subtract_list<E: Entry>(list: &mut Vec<E>, earlier: &[E]) {
+    for entry in earlier {
+        let mut entry = entry.clone();
+        if let Some(own) = list.iter_mut().find(|own| own.is_same(&entry)) {
+            *own.count() = own.count().saturating_sub(*entry.count());
+        }
+    }
+    list.retain_mut(|entry| *entry.count() > 0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn error_classes_are_bounded_whatever_a_server_sends() {
+        let mut pool = PoolStats::default();
+        for state in [&b""[..], b"2", b"\xff\xff000"] {
+            pool.count_error(state);
+        }
+        assert_eq!(pool.errors, [ClassCount { class: *b"??", count: 3 }]);
+        for a in b'A'..=b'Z' {
+            for b in b'A'..=b'Z' {
+                pool.count_error(&[a, b, b'0', b'0', b'0']);
+            }
+        }
+        pool.count_error(b"AA111");
+        assert!(pool.errors.len() <= CLASSES_MAX + 1);
+        assert_eq!(pool.errors[1], ClassCount { class: *b"AA", count: 2 });
+        assert_eq!(pool.errors.iter().map(|error| error.count).sum::<u64>(), 3 + 26 * 26 + 1);
+    }
+}
