@@ -1,0 +1,396 @@
+//! `ctl stats`: what the data plane is doing, as tables or JSON.
+
+use std::io;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::thread;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use serde::Serialize;
+use stats::{Hist, PoolStats, Snapshot};
+
+use crate::dev::place;
+use crate::terminal;
+
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+
+#[derive(clap::Args)]
+#[command(
+    after_help = "Rates are of the time between two looks, everything else is since the data plane's start; with --watch, \
+                        times are of the time between two looks too."
+)]
+pub(crate) struct Options {
+    /// The data plane's statistics socket. Default: that of the `ctl dev` started in this directory.
+    #[arg(long, value_name = "PATH")]
+    socket: Option<PathBuf>,
+    /// Print JSON: an object with `since_start` and `interval`; with --watch one a line.
+    #[arg(long)]
+    json: bool,
+    /// Go on, every so many seconds.
+    #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = seconds)]
+    watch: Option<Duration>,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds: f64 = text.parse().map_err(|_| "not a number of seconds".to_owned())?;
+    if (0.1..=86_400.0).contains(&seconds) {
+        Ok(Duration::from_secs_f64(seconds))
+    } else {
+        Err("must be from 0.1 to 86400".to_owned())
+    }
+}
+
+#[derive(Serialize)]
+struct Looks<'s> {
+    since_start: &'s Snapshot,
+    /// What happened between the last two looks.
+    interval: Option<&'s Snapshot>,
+}
+
+pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
+    let socket = match &options.socket {
+        Some(socket) => socket.clone(),
+        None => place::stats_socket(&place::dir(None)?),
+    };
+    let mut before = look(&socket)?;
+    loop {
+        thread::sleep(options.watch.unwrap_or(Duration::from_secs(1)));
+        let now = look(&socket)?;
+        let interval = now.since(&before);
+        if options.json {
+            let looks = Looks { since_start: &now, interval: interval.as_ref() };
+            terminal::print(&serde_json::to_string(&looks)?)?;
+        } else {
+            let clear = if options.watch.is_some() { terminal::clear() } else { "" };
+            let times = options.watch.and(interval.as_ref()).unwrap_or(&now);
+            terminal::print(&format!("{clear}{}", picture(&now, interval.as_ref(), times)))?;
+        }
+        if options.watch.is_none() {
+            return Ok(ExitCode::SUCCESS);
+        }
+        before = now;
+    }
+}
+
+fn look(socket: &Path) -> anyhow::Result<Snapshot> {
+    let stream = UnixStream::connect(socket).map_err(|error| {
+        let hint = if error.kind() == io::ErrorKind::NotFound {
+            "; is the data plane running? --socket names its [stats] socket"
+        } else if error.kind() == io::ErrorKind::ConnectionRefused {
+            "; the data plane that made it is no longer running"
+        } else {
+            ""
+        };
+        anyhow::anyhow!("{}: {error}{hint}", socket.display())
+    })?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    stats::read(stream).with_context(|| socket.display().to_string())
+}
+
+/// All tables. `interval` gives the rates, `times` the quantiles.
+fn picture(now: &Snapshot, interval: Option<&Snapshot>, times: &Snapshot) -> String {
+    let head = format!("optimacore {}, process {}, up {}", now.version, now.pid, age(now.uptime_us / 1_000_000));
+    let titled = |title: &str, table: &Table| format!("{}\n{table}", terminal::bold(title));
+    let tables = [
+        head,
+        titled("Shards", &shards(now, interval)),
+        titled("Pools", &pools(now)),
+        titled("Requests", &requests(now, interval)),
+        titled("Times", &durations(times)),
+    ];
+    let lines = tables.join("\n\n");
+    lines.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
+}
+
+fn table(head: &[&str], texts: usize, rows: impl Iterator<Item = Vec<String>>) -> Table {
+    let mut table = Table::new();
+    table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
+    table.set_header(head.to_vec()).add_rows(rows);
+    for column in table.column_iter_mut() {
+        if column.index >= texts {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table
+}
+
+fn shards(now: &Snapshot, interval: Option<&Snapshot>) -> Table {
+    let head = [
+        "shard",
+        "core",
+        "clients",
+        "waiting",
+        "logins",
+        "failed",
+        "handed over",
+        "messages in/s",
+        "out/s",
+        "bytes in/s",
+        "out/s",
+        "buffers",
+    ];
+    let rows = now.shards.iter().map(|shard| {
+        let last = interval.and_then(|interval| interval.shards.iter().find(|other| other.shard == shard.shard));
+        let rate = |count: fn(&stats::ShardStats) -> u64| rate(interval, last.map(count));
+        let bytes_rate = |count: fn(&stats::ShardStats) -> u64| bytes_rate(interval, last.map(count));
+        vec![
+            shard.shard.to_string(),
+            shard.core.to_string(),
+            shard.clients.to_string(),
+            shard.clients_waiting.to_string(),
+            shard.logins.to_string(),
+            shard.login_failures.to_string(),
+            shard.handed_over.to_string(),
+            rate(|shard| shard.messages_in),
+            rate(|shard| shard.messages_out),
+            bytes_rate(|shard| shard.bytes_in),
+            bytes_rate(|shard| shard.bytes_out),
+            bytes(shard.buffer_bytes),
+        ]
+    });
+    table(&head, 0, rows)
+}
+
+fn pools(now: &Snapshot) -> Table {
+    let head = [
+        "database",
+        "user",
+        "active",
+        "waiting",
+        "pipes",
+        "size",
+        "idle",
+        "shared",
+        "exclusive",
+        "pinned",
+        "connecting",
+        "cleaning",
+        "connects",
+        "failed",
+    ];
+    let rows = now.pools_total().into_iter().map(|pool| {
+        vec![
+            pool.database.clone(),
+            pool.user.clone(),
+            pool.clients_active.to_string(),
+            pool.clients_waiting.to_string(),
+            pool.permits_held.to_string(),
+            pool.pool_size.to_string(),
+            pool.servers_idle.to_string(),
+            pool.servers_busy_shared.to_string(),
+            pool.servers_exclusive.to_string(),
+            pool.servers_pinned.to_string(),
+            pool.servers_connecting.to_string(),
+            pool.servers_cleaning.to_string(),
+            pool.connects.to_string(),
+            pool.connect_failures.to_string(),
+        ]
+    });
+    table(&head, 2, rows)
+}
+
+fn requests(now: &Snapshot, interval: Option<&Snapshot>) -> Table {
+    let head = [
+        "database",
+        "user",
+        "queries/s",
+        "shared",
+        "exclusive",
+        "relayed",
+        "retried",
+        "cancelled",
+        "timed out",
+        "to server",
+        "from server",
+        "errors by class",
+    ];
+    let last = interval.map(Snapshot::pools_total).unwrap_or_default();
+    let rows = now.pools_total().into_iter().map(|pool| {
+        let last = last.iter().find(|other| (&other.database, &other.user) == (&pool.database, &pool.user));
+        let classes = pool.errors.iter().map(|e| format!("{} {}", String::from_utf8_lossy(&e.class), e.count));
+        vec![
+            pool.database.clone(),
+            pool.user.clone(),
+            rate(interval, last.map(PoolStats::requests)),
+            pool.requests_shared.to_string(),
+            pool.requests_exclusive.to_string(),
+            pool.requests_relayed.to_string(),
+            pool.requests_retried.to_string(),
+            pool.requests_cancelled.to_string(),
+            pool.wait_timeouts.to_string(),
+            bytes(pool.bytes_to_server),
+            bytes(pool.bytes_from_server),
+            classes.collect::<Vec<_>>().join(", "),
+        ]
+    });
+    table(&head, 2, rows)
+}
+
+fn durations(times: &Snapshot) -> Table {
+    let head = ["database", "user", "queue p50", "p95", "p99", "p99.9", "server p50", "p95", "p99", "p99.9"];
+    let rows = times.pools_total().into_iter().map(|pool| {
+        let mut row = vec![pool.database.clone(), pool.user.clone()];
+        for hist in [&pool.queue_time, &pool.server_time] {
+            row.extend([0.5, 0.95, 0.99, 0.999].map(|share| time(hist, share)));
+        }
+        row
+    });
+    table(&head, 2, rows)
+}
+
+fn rate(interval: Option<&Snapshot>, count: Option<u64>) -> String {
+    let rate = interval.zip(count).map(|(interval, count)| interval.per_second(count));
+    rate.map_or_else(|| "-".to_owned(), |rate| if rate < 10.0 { format!("{rate:.1}") } else { format!("{rate:.0}") })
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "a rate is not negative, and is shown rounded"
+)]
+fn bytes_rate(interval: Option<&Snapshot>, count: Option<u64>) -> String {
+    let rate = interval.zip(count).map(|(interval, count)| interval.per_second(count));
+    rate.map_or_else(|| "-".to_owned(), |rate| bytes(rate as u64))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with two digits")]
+fn bytes(count: u64) -> String {
+    let mut rest = count as f64;
+    for unit in ["B", "KiB", "MiB", "GiB"] {
+        if rest < 1024.0 {
+            let digits = usize::from(unit != "B" && rest < 10.0);
+            return format!("{rest:.digits$} {unit}");
+        }
+        rest /= 1024.0;
+    }
+    format!("{rest:.1} TiB")
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
+fn time(hist: &Hist, share: f64) -> String {
+    match hist.quantile(share) {
+        None => "-".to_owned(),
+        Some(us) if us < 1000 => format!("{us} µs"),
+        Some(us) if us < 10_000 => format!("{:.2} ms", us as f64 / 1e3),
+        Some(us) if us < 1_000_000 => format!("{:.0} ms", us as f64 / 1e3),
+        Some(us) => format!("{:.1} s", us as f64 / 1e6),
+    }
+}
+
+fn age(seconds: u64) -> String {
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, ..) => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} d {} h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixListener;
+
+    use super::*;
+    use expect_test::expect;
+    use stats::ShardStats;
+
+    fn snapshot(uptime_us: u64, requests: u64) -> Snapshot {
+        let pool = |shard, user: &str| {
+            let mut pool = PoolStats { shard, database: "shop".into(), user: user.into(), ..PoolStats::default() };
+            pool.requests_shared = requests;
+            pool.requests_exclusive = requests / 10;
+            pool.pool_size = 20;
+            pool.permits_held = 4;
+            pool.bytes_from_server = requests * 2000;
+            (1..=requests).for_each(|us| pool.server_time.record_us(us * 20));
+            if user == "ann" {
+                pool.count_error(b"23505");
+                pool.count_error(b"40001");
+            }
+            pool
+        };
+        let shard = |shard| ShardStats {
+            shard,
+            core: shard * 2,
+            clients: 7,
+            messages_in: requests * 3,
+            bytes_in: requests * 100,
+            buffer_bytes: 65_536,
+            ..ShardStats::default()
+        };
+        Snapshot {
+            version: "0.1.0".into(),
+            pid: 42,
+            uptime_us,
+            taken_unix_us: 0,
+            shards: vec![shard(0), shard(1)],
+            pools: vec![pool(0, "ann"), pool(1, "ann"), pool(0, "bob")],
+        }
+    }
+
+    #[test]
+    fn the_tables_show_shards_and_pools() {
+        let (before, now) = (snapshot(3_599_000_000, 1000), snapshot(3_601_000_000, 5000));
+        let interval = now.since(&before);
+        expect![[r#"
+            optimacore 0.1.0, process 42, up 1 h 0 min
+
+            Shards
+             shard  core  clients  waiting  logins  failed  handed over  messages in/s  out/s  bytes in/s  out/s  buffers
+                 0     0        7        0       0       0            0           6000    0.0     195 KiB    0 B   64 KiB
+                 1     2        7        0       0       0            0           6000    0.0     195 KiB    0 B   64 KiB
+
+            Pools
+             database  user  active  waiting  pipes  size  idle  shared  exclusive  pinned  connecting  cleaning  connects  failed
+             shop      ann        0        0      8    20     0       0          0       0           0         0         0       0
+             shop      bob        0        0      4    20     0       0          0       0           0         0         0       0
+
+            Requests
+             database  user  queries/s  shared  exclusive  relayed  retried  cancelled  timed out  to server  from server  errors by class
+             shop      ann        4400   10000       1000        0        0          0          0        0 B       19 MiB       23 2, 40 2
+             shop      bob        2200    5000        500        0        0          0          0        0 B      9.5 MiB
+
+            Times
+             database  user  queue p50  p95  p99  p99.9  server p50    p95    p99   p99.9
+             shop      ann           -    -    -      -       50 ms  95 ms  99 ms  100 ms
+             shop      bob           -    -    -      -       50 ms  95 ms  99 ms  100 ms"#]]
+        .assert_eq(&picture(&now, interval.as_ref(), &now));
+    }
+
+    #[test]
+    fn a_restarted_data_plane_has_no_rates() {
+        let text = picture(&snapshot(5, 10), None, &snapshot(5, 0));
+        assert!(text.contains("up 0 s") && text.contains('-'), "{text}");
+    }
+
+    #[test]
+    fn a_snapshot_is_read_from_the_socket() {
+        let dir = tempfile::tempdir().unwrap();
+        let socket = dir.path().join("s");
+        let error = look(&socket).unwrap_err().to_string();
+        assert!(error.contains("is the data plane running?"), "{error}");
+        let listener = UnixListener::bind(&socket).unwrap();
+        let server = thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            stats::write(&snapshot(1, 50), stream).unwrap();
+        });
+        assert_eq!(look(&socket).unwrap(), snapshot(1, 50));
+        server.join().unwrap();
+        assert!(look(&socket).unwrap_err().to_string().contains("no longer running"));
+    }
+
+    #[test]
+    fn figures_are_short() {
+        assert_eq!(
+            [0, 1023, 1024, 10_240, u64::MAX].map(bytes),
+            ["0 B", "1023 B", "1.0 KiB", "10 KiB", "16777216.0 TiB"]
+        );
+        assert_eq!([5, 65, 3700, 90_000].map(age), ["5 s", "1 min 5 s", "1 h 1 min", "1 d 1 h"]);
+        assert_eq!(seconds("0.5"), Ok(Duration::from_millis(500)));
+        assert!(seconds("0").is_err() && seconds("x").is_err() && seconds("NaN").is_err());
+    }
+}
