@@ -70,11 +70,18 @@ impl Child {
 
     /// What to say of a program that ended by itself.
     pub(crate) fn obituary(&self, status: ExitStatus) -> String {
-        format!("{} has ended ({status}); the end of its log, {}:\n{}", self.name, self.log.display(), tail(&self.log))
+        let (name, log, tail) = (self.name, self.log.display(), tail(&self.log));
+        if tail.is_empty() {
+            return format!("{name} has ended ({status}); its log, {log}, is empty");
+        }
+        format!("{name} has ended ({status}); the end of its log, {log}:\n{tail}")
     }
 
     /// Asks it to end and waits; makes it end when it does not, or when `hurry` says so.
     pub(crate) fn stop(&mut self, hurry: &impl Fn() -> bool) -> anyhow::Result<()> {
+        if self.ended()?.is_some() {
+            return Ok(());
+        }
         let Some(pid) = pid(self.process.id()) else { bail!("{} has no process id", self.name) };
         let deadline = Instant::now() + self.ending.grace;
         signal(pid, self.ending.ask)?;
@@ -161,7 +168,9 @@ mod tests {
         let mut command = Command::new("sh");
         command.args(["-c", "trap '' TERM; echo ready; while :; do sleep 0.05; done"]);
         let mut child = Child::start("deaf", &mut command, &log, ENDING).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
         while tail(&log) != "  ready" {
+            assert!(Instant::now() < deadline, "{}", tail(&log));
             thread::sleep(TICK);
         }
         assert!(child.ended().unwrap().is_none());

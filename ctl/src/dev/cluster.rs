@@ -92,7 +92,7 @@ impl<'p> Cluster<'p> {
             command.arg("-c").arg(format!("{name}={value}"));
         };
         set("listen_addresses", "127.0.0.1");
-        set("unix_socket_directories", &format!("\"{sockets}\""));
+        set("unix_socket_directories", &format!("\"{}\"", sockets.to_string().replace('"', "\"\"")));
         set("hba_file", &hba.display().to_string());
         set("password_encryption", "scram-sha-256");
         set("max_connections", "200");
