@@ -34,6 +34,9 @@ impl fmt::Display for AuthError {
 
 impl std::error::Error for AuthError {}
 
+/// Most rounds of hashing that a server may ask for: about 50 ms of a core. PostgreSQL's own count is 4096.
+const ITERATIONS_MAX: u32 = 100_000;
+
 /// Whether a login has been accepted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Step {
@@ -85,6 +88,9 @@ impl ClientAuth {
             Authentication::Sasl { mechanisms } => self.begin_scram(mechanisms, out),
             Authentication::SaslContinue { data } => {
                 let scram = self.scram.as_mut().ok_or(AuthError::BadExchange)?;
+                if iterations(data).is_none_or(|count| count > ITERATIONS_MAX) {
+                    return Err(AuthError::BadExchange);
+                }
                 scram.update(data).map_err(|_| AuthError::BadExchange)?;
                 let message = scram.message().to_vec();
                 send(out, |body| body.extend_from_slice(&message))
@@ -115,6 +121,12 @@ impl ClientAuth {
             body.extend_from_slice(&message);
         })
     }
+}
+
+/// The iteration count of a `server-first-message` (RFC 5802 section 7).
+fn iterations(data: &[u8]) -> Option<u32> {
+    let count = data.split(|byte| *byte == b',').find_map(|attribute| attribute.strip_prefix(b"i="))?;
+    std::str::from_utf8(count).ok()?.parse().ok()
 }
 
 fn send(out: &mut BytesMut, write: impl FnOnce(&mut BytesMut)) -> Result<Step, AuthError> {
@@ -149,6 +161,20 @@ mod tests {
         assert_eq!(auth.handle(Authentication::Ok, &mut out), Err(AuthError::BadExchange));
         let wrong = Authentication::SaslContinue { data: b"r=x,s=eA==,i=4096" };
         assert_eq!(auth.handle(wrong, &mut out), Err(AuthError::BadExchange));
+    }
+
+    #[test]
+    fn m02_a_server_cannot_ask_for_hours_of_hashing() {
+        let offer = Authentication::Sasl { mechanisms: b"SCRAM-SHA-256\0\0" };
+        for count in ["2147483647", "100001", "4294967296", "-1", ""] {
+            let mut out = BytesMut::new();
+            let mut auth = ClientAuth::new(b"a", Some(b"secret"));
+            assert_eq!(auth.handle(offer, &mut out), Ok(Step::Continue));
+            let nonce = out[..].split(|byte| *byte == b',').find_map(|part| part.strip_prefix(b"r=")).unwrap();
+            let first = [b"r=", nonce, b"x,s=eA==,i=", count.as_bytes()].concat();
+            let answer = auth.handle(Authentication::SaslContinue { data: &first }, &mut BytesMut::new());
+            assert_eq!(answer, Err(AuthError::BadExchange), "{count}");
+        }
     }
 
     #[test]
