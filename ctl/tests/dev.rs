@@ -10,6 +10,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -44,10 +45,13 @@ fn open_dir() -> TempDir {
     dir
 }
 
-/// Three ports that were free.
+/// Three ports that were free. None is of the range that the kernel gives to outgoing connections, of which there are many.
 fn free_ports() -> [u16; 3] {
-    let listeners = [(); 3].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let first = 20_000 + u16::try_from(std::process::id() % 100).unwrap() * 100;
+    let mut free = std::iter::from_fn(|| Some(first + NEXT.fetch_add(1, Ordering::Relaxed) % 1000))
+        .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    [(); 3].map(|()| free.next().unwrap())
 }
 
 fn command(dir: &Path, [plane, primary, replica]: [u16; 3], more: &[&str]) -> Command {

@@ -547,6 +547,21 @@ name = "ann"
     }
 
     #[test]
+    fn a_file_cut_off_or_garbled_anywhere_never_panics() {
+        let pool = "[database.pool]\nsize = 3\n";
+        let text = format!("{DATABASE}{pool}[[user]]\nname = \"ä\"\ntrust = [\"::1/64\", \"local\"]\n");
+        for (at, found) in text.char_indices() {
+            let (head, tail) = text.split_at(at);
+            drop(Config::parse(head, "x"));
+            drop(Config::parse(tail, "x"));
+            for put in ["\0", "\"", "'''", "[", "]]", "{", "=", "\n", "é", "9"] {
+                drop(Config::parse(&format!("{head}{put}{tail}"), "x"));
+                drop(Config::parse(&format!("{head}{put}{}", tail.strip_prefix(found).unwrap()), "x"));
+            }
+        }
+    }
+
+    #[test]
     fn tables_must_be_tables_and_there_must_be_a_database() {
         expect![[r#"
             x.toml: there is no [[database]]
