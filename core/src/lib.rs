@@ -1,1 +1,19 @@
-//! Placeholder while the crate is being written.
+//! OptimaCore's data plane: any Postgres client on one side, PostgreSQL on the other, one shard per core between.
+//!
+//! A shard ([`shard`]) owns sessions ([`session`]), server connections ([`server`], [`pipe`]) and its part of the pools
+//! ([`pool`]). Bytes come in by `Shard::on_event`, and all that happens is decided in the turn they came in.
+//! ARCHITECTURE.md draws the picture.
+
+mod cancel;
+mod dress;
+mod error;
+mod pipe;
+pub mod plane;
+mod pool;
+mod server;
+mod session;
+mod shard;
+mod share;
+mod slab;
+mod statement;
+mod stock;

@@ -31,6 +31,11 @@ pub struct SocketId {
     pub(crate) generation: u32,
 }
 
+impl SocketId {
+    /// Names no socket.
+    pub const NONE: Self = Self { index: u32::MAX, generation: u32::MAX };
+}
+
 /// Where to connect.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Address {
@@ -163,6 +168,10 @@ pub trait Io<M> {
     fn close(&mut self, socket: SocketId);
     /// Closes as soon as everything has been sent, after five seconds at the latest.
     fn close_after_output(&mut self, socket: SocketId);
+    /// Gives the connection away, so that another shard can attach it, together with output the kernel has not been given.
+    /// The peer must be waiting for us: bytes it sends meanwhile may be lost. `None`, and the socket is closed, while
+    /// the kernel is still sending.
+    fn detach(&mut self, socket: SocketId) -> Option<(OwnedFd, BytesMut)>;
     /// Sends a message to another shard; gives it back when the ring is full.
     ///
     /// # Errors

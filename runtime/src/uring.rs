@@ -383,6 +383,22 @@ impl<M> Io<M> for RingIo<M> {
         self.pause(id);
     }
 
+    fn detach(&mut self, id: SocketId) -> Option<(OwnedFd, BytesMut)> {
+        let socket = self.sockets.get_mut(id)?;
+        let duplicate = rustix::io::fcntl_dupfd_cloexec(&socket.fd, 0).ok();
+        let (Some(duplicate), false) = (duplicate, socket.sending == Sending::InFlight) else {
+            self.close(id);
+            return None;
+        };
+        let output = std::mem::take(&mut socket.output);
+        let armed = socket.receive == Receive::Armed;
+        self.sockets.retire(id);
+        if armed {
+            self.cancel(Operation::Receive, id.index);
+        }
+        Some((duplicate, output))
+    }
+
     fn post(&mut self, to: ShardId, message: M) -> Result<(), M> {
         let Some(Some(ring)) = self.mesh.outgoing.get_mut(usize::from(to.0)) else { return Err(message) };
         ring.push(message).map_err(|rtrb::PushError::Full(message)| message)?;

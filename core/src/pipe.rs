@@ -1,0 +1,322 @@
+//! One server connection and its queue of requests in flight.
+//!
+//! Postgres answers one connection strictly in order, so a connection is a pipe: requests go in at the tail and every reply
+//! belongs to the head. A pipe is *exclusive* (one session's, while its transaction lasts) or *shared* (self-contained reads
+//! of many sessions, back to back). Which it is is told by the list it sits in ([`List`]); only the pool moves it.
+//!
+//! Lives on one shard. It knows the protocol's queue ([`dbproto::pipeline`]) and what its connection wears, has prepared and
+//! may have been left with; it does not know clients' bytes or the socket's.
+
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use dbproto::message::backend::TransactionStatus;
+use dbproto::pipeline::{Owed, Pipeline};
+use runtime::SocketId;
+
+use crate::dress::Dress;
+use crate::pool::PoolId;
+use crate::server::login::ServerLogin;
+use crate::session::SessionId;
+use crate::slab::Key;
+use crate::statement::{PreparedSet, StatementId};
+
+/// Names a server connection on its shard.
+pub(crate) type ServerId = Key<Server>;
+
+/// The bits of a mark that hold a statement's number.
+pub(crate) const MARK_ID_MASK: u32 = (1 << 28) - 1;
+
+/// What a pipeline item stands for in our own bookkeeping; travels as [`Owed::mark`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Mark {
+    /// Nothing to note.
+    None,
+    /// A client's named Parse, renamed.
+    ClientParse(StatementId),
+    /// A Parse of ours before a client's Bind.
+    OwnParse(StatementId),
+    /// A client's Parse that the connection had already: ParseComplete is ours to write.
+    SyntheticParse(StatementId),
+    /// A client's Close of a statement: CloseComplete is ours to write.
+    SyntheticClose,
+    /// A client's Parse of the unnamed statement.
+    UnnamedParse,
+    /// A Parse of ours that restores the unnamed statement.
+    OwnUnnamed,
+    /// Our cleaning of the connection.
+    Clean,
+    /// Our change of its settings.
+    Dress,
+}
+
+impl Mark {
+    pub(crate) const fn encode(self) -> u32 {
+        match self {
+            Self::None => 0,
+            Self::ClientParse(id) => (1 << 28) | (id & MARK_ID_MASK),
+            Self::OwnParse(id) => (2 << 28) | (id & MARK_ID_MASK),
+            Self::SyntheticParse(id) => (3 << 28) | (id & MARK_ID_MASK),
+            Self::SyntheticClose => 4 << 28,
+            Self::UnnamedParse => 5 << 28,
+            Self::OwnUnnamed => 6 << 28,
+            Self::Clean => 7 << 28,
+            Self::Dress => 8 << 28,
+        }
+    }
+
+    pub(crate) const fn of(owed: Owed) -> Self {
+        let id = owed.mark & MARK_ID_MASK;
+        match owed.mark >> 28 {
+            1 => Self::ClientParse(id),
+            2 => Self::OwnParse(id),
+            3 => Self::SyntheticParse(id),
+            4 => Self::SyntheticClose,
+            5 => Self::UnnamedParse,
+            6 => Self::OwnUnnamed,
+            7 => Self::Clean,
+            8 => Self::Dress,
+            _ => Self::None,
+        }
+    }
+}
+
+/// Whose request it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Owner {
+    /// A session's.
+    Session(SessionId),
+    /// A session's that has left, was cancelled or was issued again elsewhere: the reply is swallowed.
+    Orphan,
+}
+
+/// How far a reply has gone to its client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Delivery {
+    /// Nothing was forwarded.
+    Nothing,
+    /// Something was forwarded: the request cannot be issued again.
+    Begun,
+}
+
+/// One request in flight on a shared pipe. It ends with the ReadyForQuery it is owed.
+#[derive(Debug)]
+pub(crate) struct InFlight {
+    pub(crate) owner: Owner,
+    pub(crate) written_at: Instant,
+    pub(crate) delivery: Delivery,
+    /// Bytes of reply so far.
+    pub(crate) reply_len: usize,
+}
+
+/// The list of its pool a server connection sits in: this is its state.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum List {
+    /// Connecting or logging in.
+    Connecting,
+    /// Nothing owed, free for anyone; may need cleaning or dressing first.
+    Idle,
+    /// Carries shared requests and takes more.
+    Shared,
+    /// Carries shared requests and takes no more until everything owed has arrived.
+    Draining,
+    /// Held by one session.
+    Exclusive,
+    /// Busy with something of ours: dressing, cleaning, rolling back.
+    Working,
+    /// Told to go; its permit comes back when the backend is gone.
+    Closing,
+}
+
+/// How a long message is being passed on while it arrives.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Streaming {
+    /// No long message is under way.
+    None,
+    /// So many bytes of it still go to a session.
+    Forward(SessionId, usize),
+    /// So many bytes of it are swallowed.
+    Swallow(usize),
+}
+
+/// A cancel of what runs on this connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Cancel {
+    /// None is under way.
+    None,
+    /// The cancel connection is open: nothing new is written until it has ended and all replies are in.
+    UnderWay,
+}
+
+/// What sessions may have left behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Soil {
+    /// Nothing: proven by what ran.
+    Clean,
+    /// Session-local sequence values.
+    Sequences,
+    /// Anything.
+    Unknown,
+}
+
+/// Why a connection's own work failed.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct WorkFailure {
+    pub(crate) during: Mark,
+    pub(crate) sqlstate: String,
+    pub(crate) message: String,
+}
+
+/// A server connection. See the module documentation.
+pub(crate) struct Server {
+    pub(crate) pool: PoolId,
+    pub(crate) socket: SocketId,
+    pub(crate) list: List,
+    /// While it is in [`List::Connecting`].
+    pub(crate) login: Option<Box<ServerLogin>>,
+    /// While it is in [`List::Exclusive`]; none when the holder has left and its replies are swallowed.
+    pub(crate) holder: Option<SessionId>,
+    /// Who had it last.
+    pub(crate) last_session: Option<SessionId>,
+    /// The waiting session this connection is being made ready for.
+    pub(crate) promised: Option<SessionId>,
+    pub(crate) work_failure: Option<WorkFailure>,
+    pub(crate) pipeline: Pipeline,
+    pub(crate) in_flight: VecDeque<InFlight>,
+    pub(crate) status: TransactionStatus,
+    pub(crate) prepared: PreparedSet,
+    /// Numbers the spans between Syncs; see [`PreparedSet::preparation`].
+    pub(crate) group: u64,
+    /// Which statement is the unnamed one on the connection.
+    pub(crate) unnamed: ServerUnnamed,
+    pub(crate) dress: Rc<Dress>,
+    pub(crate) soil: Soil,
+    /// Names to close after the present group (see `session::write`).
+    pub(crate) leftovers: Vec<Box<[u8]>>,
+    /// Values the server reported.
+    pub(crate) parameters: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub(crate) input: BytesMut,
+    pub(crate) streaming: Streaming,
+    pub(crate) cancel: Cancel,
+    /// BackendKeyData, for cancels.
+    pub(crate) key: Option<(u32, Vec<u8>)>,
+    pub(crate) opened_at: Instant,
+    pub(crate) idle_since: Instant,
+    /// Since when the reply at the head is due.
+    pub(crate) head_since: Instant,
+    /// When a connection in [`List::Connecting`] or [`List::Closing`] is given up.
+    pub(crate) give_up_at: Option<Instant>,
+    pub(crate) flow: Flow,
+}
+
+/// Which statement is the unnamed one on a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum ServerUnnamed {
+    /// None, for certain.
+    Absent,
+    /// This one.
+    Is(StatementId),
+    /// Nobody knows: an error or a message too long to keep came between.
+    Unknown,
+}
+
+/// Whether bytes are taken from a socket.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Flow {
+    /// Yes.
+    Open,
+    /// Not until the other side has drained.
+    Paused,
+}
+
+impl Server {
+    /// A connection that has just been dialled.
+    pub(crate) fn dialled(pool: PoolId, socket: SocketId, login: ServerLogin, now: Instant) -> Self {
+        Self {
+            pool,
+            socket,
+            list: List::Connecting,
+            login: Some(Box::new(login)),
+            holder: None,
+            last_session: None,
+            promised: None,
+            work_failure: None,
+            pipeline: Pipeline::new(),
+            in_flight: VecDeque::new(),
+            status: TransactionStatus::Idle,
+            prepared: PreparedSet::default(),
+            group: 0,
+            unnamed: ServerUnnamed::Absent,
+            dress: Rc::default(),
+            soil: Soil::Clean,
+            leftovers: Vec::new(),
+            parameters: Vec::new(),
+            input: BytesMut::new(),
+            streaming: Streaming::None,
+            cancel: Cancel::None,
+            key: None,
+            opened_at: now,
+            idle_since: now,
+            head_since: now,
+            give_up_at: None,
+            flow: Flow::Open,
+        }
+    }
+
+    /// Requests in flight.
+    pub(crate) fn depth(&self) -> usize {
+        self.in_flight.len()
+    }
+
+    /// Whether nothing is owed and nothing is half sent or half read.
+    pub(crate) fn is_quiet(&self) -> bool {
+        self.pipeline.is_empty()
+            && !self.pipeline.is_open()
+            && self.in_flight.is_empty()
+            && self.streaming == Streaming::None
+            && self.input.is_empty()
+            && self.cancel == Cancel::None
+    }
+
+    /// The session the next reply is for, if it is for one.
+    pub(crate) fn head_session(&self) -> Option<SessionId> {
+        match self.in_flight.front() {
+            Some(InFlight { owner: Owner::Session(session), .. }) => Some(*session),
+            Some(InFlight { owner: Owner::Orphan, .. }) => None,
+            None => self.holder,
+        }
+    }
+
+    /// Notes a value the server reported.
+    pub(crate) fn set_parameter(&mut self, name: &[u8], value: &[u8]) {
+        match self.parameters.iter_mut().find(|(n, _)| **n == *name) {
+            Some((_, old)) => *old = value.into(),
+            None => self.parameters.push((name.into(), value.into())),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use dbproto::pipeline::Expect;
+
+    #[test]
+    fn a_mark_comes_back_as_it_was() {
+        for mark in [
+            Mark::None,
+            Mark::ClientParse(7),
+            Mark::OwnParse(MARK_ID_MASK),
+            Mark::SyntheticParse(1),
+            Mark::SyntheticClose,
+            Mark::UnnamedParse,
+            Mark::OwnUnnamed,
+            Mark::Clean,
+            Mark::Dress,
+        ] {
+            assert_eq!(Mark::of(Owed::client(Expect::Parse).marked(mark.encode())), mark);
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The whole process: shards on their cores, the statistics socket, signals, the orderly end.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::os::unix::net::UnixListener;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use anyhow::{Context as _, anyhow, bail};
+use config::{Config, Upstream};
+use runtime::{Address, Plan, ShardHandle, ShardId, listen, topology};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use stats::Snapshot;
+
+use crate::shard::{Board, Listener, Message, Shard};
+
+/// How long a shard may take to tell its statistics.
+const SNAPSHOT_MAX: Duration = Duration::from_secs(2);
+/// Descriptors beyond those of clients: servers, listeners, rings.
+const SPARE_DESCRIPTORS: u64 = 256;
+
+/// Runs the data plane until SIGTERM or SIGINT.
+///
+/// # Errors
+/// What is missing on this machine, or an address that cannot be listened on, with what to do about it.
+pub fn run(config: Config) -> anyhow::Result<()> {
+    start_log(&config);
+    // before the first thread, so that all of them leave the signals to us
+    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    raise_descriptor_limit(&config);
+    let cores = topology::pick(config.runtime.cores.as_deref())?;
+    if cores.len() > 256 {
+        bail!("{} cores are more than the 256 that cancel keys can name; set runtime.cores", cores.len());
+    }
+    let upstreams = resolve(&config)?;
+    let config = Arc::new(config);
+    let board = Arc::new(Board::new(upstreams, cores.len()));
+    let listeners = open_listeners(&config, cores.len())?;
+    let statistics = config.stats.socket.as_deref().map(open_statistics).transpose()?;
+
+    let plan = Plan::new(cores.clone());
+    let make = {
+        let (config, board, cores) = (Arc::clone(&config), Arc::clone(&board), cores.clone());
+        let listeners = Arc::new(std::sync::Mutex::new(listeners));
+        move |shard: ShardId| {
+            let index = usize::from(shard.0);
+            let own = listeners.lock().ok().and_then(|mut all| all.get_mut(index).map(std::mem::take));
+            let core = cores.get(index).map_or(0, |core| core.0);
+            Shard::new(Arc::clone(&config), Arc::clone(&board), core, own.unwrap_or_default())
+        }
+    };
+    let running = runtime::launch(&plan, make)?;
+    if let Some(listener) = statistics {
+        let (handles, board) = (running.handles().to_vec(), Arc::clone(&board));
+        std::thread::Builder::new()
+            .name("statistics".to_owned())
+            .spawn(move || give_statistics(&listener, &handles, &board))?;
+    }
+    let addresses: Vec<String> = config.listen.addresses.iter().map(ToString::to_string).collect();
+    let core_list: Vec<String> = cores.iter().map(|core| core.0.to_string()).collect();
+    tracing::info!(
+        addresses = addresses.join(","),
+        cores = core_list.join(","),
+        version = env!("CARGO_PKG_VERSION"),
+        "ready for clients"
+    );
+    let handles = running.handles().to_vec();
+    let timeout = config.limits.shutdown_timeout;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            tracing::info!(signal, ?timeout, "stopping: transactions may finish");
+            for handle in &handles {
+                handle.post(Message::Drain(Instant::now() + timeout));
+            }
+        }
+    })?;
+    let outcome = running.join().context("a shard failed");
+    for path in [config.listen.unix_socket(), config.stats.socket.clone()].into_iter().flatten() {
+        // somebody may have tidied up before us
+        let _removed: std::io::Result<()> = std::fs::remove_file(path);
+    }
+    tracing::info!("stopped");
+    outcome
+}
+
+fn start_log(config: &Config) {
+    let level = config.log.level.name().parse().unwrap_or(tracing::level_filters::LevelFilter::INFO);
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false)
+        .with_max_level(level)
+        .init();
+}
+
+/// Every client is a descriptor.
+fn raise_descriptor_limit(config: &Config) {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit { current: limit.maximum, maximum: limit.maximum };
+    if setrlimit(Resource::Nofile, raised).is_err() {
+        tracing::warn!("the limit of open files could not be raised to its maximum");
+    }
+    let wanted = u64::from(config.limits.max_client_connections) + SPARE_DESCRIPTORS;
+    if let Some(maximum) = limit.maximum.filter(|maximum| *maximum < wanted) {
+        tracing::warn!(maximum, wanted, "fewer open files are allowed than clients; raise the limit (ulimit -n, LimitNOFILE=)");
+    }
+}
+
+fn resolve(config: &Config) -> anyhow::Result<Vec<Address>> {
+    config
+        .databases
+        .iter()
+        .map(|database| match database.resolve() {
+            Ok(Upstream::Tcp(address)) => Ok(Address::Tcp(address)),
+            Ok(Upstream::Unix(path)) => Ok(Address::Unix(path)),
+            Err(error) => Err(anyhow!("database \"{}\": host \"{}\": {error}", database.name, database.host)),
+        })
+        .collect()
+}
+
+/// One listener per shard and TCP address; the Unix socket is the first shard's, which hands clients on.
+fn open_listeners(config: &Config, shards: usize) -> anyhow::Result<Vec<Vec<Listener>>> {
+    let backlog = config.listen.backlog;
+    let mut all: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
+    for address in &config.listen.addresses {
+        // sharing the port is for our own shards only: another process that listens there must be noticed
+        drop(
+            std::net::TcpListener::bind(address)
+                .with_context(|| format!("cannot listen on {address}; is another program there already?"))?,
+        );
+        for own in &mut all {
+            let listener =
+                listen::tcp_reuseport(*address, backlog).with_context(|| format!("cannot listen on {address}"))?;
+            own.push((listener, false));
+        }
+    }
+    if let (Some(path), Some(first)) = (config.listen.unix_socket(), all.first_mut()) {
+        let listener = listen::unix(&path, backlog).with_context(|| format!("cannot listen on {}", path.display()))?;
+        first.push((listener, true));
+    }
+    Ok(all)
+}
+
+fn open_statistics(path: &Path) -> anyhow::Result<UnixListener> {
+    let listener =
+        listen::unix(path, 16).with_context(|| format!("cannot give out statistics on {}", path.display()))?;
+    Ok(listener.into())
+}
+
+/// Whoever connects is given one snapshot.
+fn give_statistics(listener: &UnixListener, handles: &[ShardHandle<Message>], board: &Board) {
+    for client in listener.incoming() {
+        let Ok(mut client) = client else { continue };
+        let bytes = stats::frame(&take_snapshot(handles, board));
+        let sent = client.set_write_timeout(Some(SNAPSHOT_MAX)).and_then(|()| client.write_all(&bytes));
+        if let Err(error) = sent {
+            tracing::debug!(%error, "statistics were asked for and not taken");
+        }
+    }
+}
+
+fn take_snapshot(handles: &[ShardHandle<Message>], board: &Board) -> Snapshot {
+    let (sender, replies) = crossbeam::channel::unbounded();
+    for handle in handles {
+        handle.post(Message::Snapshot(sender.clone()));
+    }
+    drop(sender);
+    let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+    let mut snapshot = Snapshot {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        pid: std::process::id(),
+        uptime_us: micros(board.started.elapsed()),
+        taken_unix_us: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, micros),
+        shards: Vec::new(),
+        pools: Vec::new(),
+    };
+    let until = Instant::now() + SNAPSHOT_MAX;
+    while let Ok((shard, pools)) = replies.recv_deadline(until) {
+        snapshot.shards.push(shard);
+        snapshot.pools.extend(pools);
+    }
+    snapshot.shards.sort_by_key(|shard| shard.shard);
+    snapshot.pools.sort_by(|a, b| (&a.database, &a.user, a.shard).cmp(&(&b.database, &b.user, b.shard)));
+    snapshot
+}

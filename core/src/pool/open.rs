@@ -1,0 +1,119 @@
+//! Making a pool when its first client comes: which database, which credentials, how many permits.
+
+use std::hash::{BuildHasher as _, Hasher as _};
+use std::sync::atomic::Ordering;
+
+use runtime::ShardId;
+
+use crate::error::Failure;
+use crate::pool::{Pool, PoolId, Target};
+use crate::session::SessionId;
+use crate::shard::Shard;
+
+/// Pools a shard keeps; a database `*` lets clients ask for any name.
+const POOLS_MAX: usize = 4096;
+
+/// This shard's part of `size` permits: shares differ by one at most, and which shards have one more depends on the pool, so
+/// that small pools do not all live on the first shard.
+fn share_of(size: u32, shards: u32, shard: u32, turn: u32) -> u32 {
+    let shards = shards.max(1);
+    let rank = (shard % shards + shards - turn % shards) % shards;
+    size / shards + u32::from(rank < size % shards)
+}
+
+/// Where the turn of a pool begins.
+fn turn_of(user: &str, database: &str) -> u32 {
+    // a fixed seed: all shards must agree
+    let mut hasher = foldhash::quality::FixedState::with_seed(0x706f_6f6c).build_hasher();
+    hasher.write(database.as_bytes());
+    hasher.write_u8(0);
+    hasher.write(user.as_bytes());
+    u32::try_from(hasher.finish() >> 40).unwrap_or_default()
+}
+
+impl Shard {
+    /// The pool of a user and database, made if it is new.
+    pub(crate) fn pool_for(&mut self, shards: u32, user: &str, database: &str) -> Result<PoolId, Failure> {
+        let key = (database.to_owned(), user.to_owned());
+        if let Some(id) = self.pool_index.get(&key) {
+            return Ok(*id);
+        }
+        let unknown = || Failure::UnknownDatabase { database: database.to_owned() };
+        let found = self.config.database(database).ok_or_else(unknown)?;
+        let number = self.config.databases.iter().position(|other| std::ptr::eq(other, found)).ok_or_else(unknown)?;
+        let address = self.board.upstreams.get(number).cloned().ok_or_else(unknown)?;
+        if self.pools.len() >= POOLS_MAX {
+            return Err(Failure::Internal { what: format!("too many pools: {POOLS_MAX} pairs of database and user") });
+        }
+        let account = self.config.user(user);
+        let server_user = account.and_then(|account| account.server_user.clone()).or_else(|| found.user.clone());
+        let password = account.and_then(|account| account.server_password.clone()).or_else(|| found.password.clone());
+        let target = Target {
+            address,
+            database: found.dbname.clone().unwrap_or_else(|| database.to_owned()),
+            user: server_user.unwrap_or_else(|| user.to_owned()),
+            password,
+        };
+        let settings = self.config.pool_for(found, user);
+        let permits = share_of(settings.size, shards, u32::from(self.stats.shard), turn_of(user, database));
+        let id = PoolId(u32::try_from(self.pools.len()).unwrap_or(u32::MAX));
+        let mut pool = Pool::new(format!("{database}/{user}"), target, settings, permits);
+        pool.database_number = number;
+        pool.database_limit = found.max_connections;
+        pool.stats.shard = self.stats.shard;
+        database.clone_into(&mut pool.stats.database);
+        user.clone_into(&mut pool.stats.user);
+        self.pools.push(pool);
+        self.pool_index.insert(key, id);
+        Ok(id)
+    }
+
+    /// A shard that has permits of a pool this shard has none of.
+    pub(crate) fn permit_owner(&self, shards: u32, user: &str, database: &str) -> ShardId {
+        ShardId(u16::try_from(turn_of(user, database) % shards.max(1)).unwrap_or_default())
+    }
+
+    /// Takes one of the connections a database may have; gives whether there was one.
+    pub(super) fn take_database_slot(&self, pool: &Pool) -> bool {
+        let (Some(open), limit) = (self.board.database_open.get(pool.database_number), pool.database_limit) else {
+            return false;
+        };
+        let limit = limit.unwrap_or(u32::MAX);
+        open.fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < limit).then(|| open + 1)).is_ok()
+    }
+
+    pub(crate) fn give_database_slot(&self, id: PoolId) {
+        if let Some(open) = self.pool(id).and_then(|pool| self.board.database_open.get(pool.database_number)) {
+            open.fetch_sub(1, Ordering::AcqRel);
+        }
+    }
+
+    /// The session does not wait any more.
+    pub(crate) fn stop_waiting(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get(id).filter(|session| session.place == crate::session::Place::Waiting) else {
+            return;
+        };
+        if let Some(pool) = self.pools.get_mut(session.pool.0 as usize) {
+            pool.waiting.retain(|other| *other != id);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shares_add_up_to_the_size_whatever_the_turn() {
+        for size in [1, 2, 7, 8, 20] {
+            for shards in [1, 2, 3, 8] {
+                for turn in [0, 1, 5, 1_000_003] {
+                    let shares: Vec<u32> = (0..shards).map(|shard| share_of(size, shards, shard, turn)).collect();
+                    assert_eq!(shares.iter().sum::<u32>(), size);
+                    let owner = turn % shards;
+                    assert!(shares[owner as usize] > 0, "the owner of a small pool has a permit of it");
+                }
+            }
+        }
+    }
+}

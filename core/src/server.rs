@@ -1,0 +1,296 @@
+//! The life of a server connection: dialled, logged in (`login`), read from (`reply`), told to go, dead.
+
+use std::time::Duration;
+
+use bytes::BytesMut;
+use dbproto::message::frontend;
+use dbproto::startup;
+use runtime::Closed;
+
+use crate::error::Failure;
+use crate::pipe::{Cancel, Delivery, List, Owner, Server, ServerId, Streaming};
+use crate::pool::PoolId;
+use crate::session::{Place, Session, SessionId};
+use crate::shard::{Shard, World};
+use crate::slab::TokenKind;
+
+pub(crate) mod login;
+mod reply;
+
+pub(crate) use reply::lose;
+
+/// How long a backend may take to end after it was told to.
+const CLOSING_MAX: Duration = Duration::from_secs(5);
+
+impl Shard {
+    /// Begins a new connection of a pool.
+    pub(crate) fn dial(&mut self, io: &mut World<'_>, pool_id: PoolId) {
+        let now = io.now();
+        let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };
+        let address = pool.target.address.clone();
+        let give_up_at = now + pool.settings.server_connect_timeout;
+        let login = login::ServerLogin::new(&pool.target);
+        let mut failed = None;
+        let servers = &mut self.servers;
+        let inserted = servers.insert_with(|id| {
+            let socket = io.connect(&address, id.token(TokenKind::Server));
+            let mut server = match socket {
+                Ok(socket) => Server::dialled(pool_id, socket, login, now),
+                Err(error) => {
+                    failed = Some(error.to_string());
+                    Server::dialled(pool_id, runtime::SocketId::NONE, login, now)
+                }
+            };
+            server.give_up_at = Some(give_up_at);
+            server
+        });
+        if let (Some(id), None) = (inserted, &failed) {
+            tracing::trace!(?id, "a server connection is dialled");
+            pool.open += 1;
+            pool.connecting += 1;
+            return;
+        }
+        if let Some(id) = inserted {
+            self.servers.remove(id);
+        }
+        self.give_database_slot(pool_id);
+        let error = failed.unwrap_or_else(|| "too many server connections".to_owned());
+        self.on_connect_failed(io, pool_id, error);
+    }
+
+    /// The socket is connected: the start-up packet goes out.
+    pub(crate) fn on_server_connected(&mut self, io: &mut World<'_>, id: ServerId) {
+        let Some(server) = self.servers.get(id) else { return };
+        let Some(pool) = self.pools.get(server.pool.0 as usize) else { return };
+        let parameters: [(&[u8], &[u8]); 2] =
+            [(b"user", pool.target.user.as_bytes()), (b"database", pool.target.database.as_bytes())];
+        startup::write_startup(io.output(server.socket), &parameters);
+    }
+
+    /// Bytes came from Postgres.
+    pub(crate) fn on_server_bytes(&mut self, io: &mut World<'_>, id: ServerId, bytes: &[u8]) {
+        let Some(server) = self.servers.get_mut(id) else { return };
+        if server.list == List::Closing {
+            return;
+        }
+        if let Some(pool) = self.pools.get_mut(server.pool.0 as usize) {
+            pool.stats.bytes_from_server += bytes.len() as u64;
+        }
+        if server.input.is_empty() {
+            let used = self.take_server_bytes(io, id, bytes);
+            if let Some(server) = self.servers.get_mut(id) {
+                server.input.extend_from_slice(bytes.get(used..).unwrap_or_default());
+            }
+        } else {
+            server.input.extend_from_slice(bytes);
+            let input = std::mem::take(&mut server.input);
+            let used = self.take_server_bytes(io, id, &input);
+            if let Some(server) = self.servers.get_mut(id)
+                && used < input.len()
+            {
+                server.input = BytesMut::from(input.get(used..).unwrap_or_default());
+            }
+        }
+        self.after_replies(io, id);
+    }
+
+    fn take_server_bytes(&mut self, io: &mut World<'_>, id: ServerId, bytes: &[u8]) -> usize {
+        match self.servers.get(id) {
+            Some(server) if server.login.is_some() => self.on_login_bytes(io, id, bytes),
+            Some(server) if server.list != List::Closing => self.on_replies(io, id, bytes),
+            Some(_) | None => bytes.len(),
+        }
+    }
+
+    /// After the bytes of one turn: work that is done is gone on with.
+    pub(crate) fn after_replies(&mut self, io: &mut World<'_>, id: ServerId) {
+        let Some(server) = self.servers.get(id) else { return };
+        match server.list {
+            List::Working if server.is_quiet() => {
+                if server.status == dbproto::message::backend::TransactionStatus::Idle {
+                    self.on_prepared(io, id);
+                } else {
+                    self.doubt(io, id, "it is in a transaction that nobody began");
+                }
+            }
+            List::Exclusive => self.let_go_if_done(io, id),
+            List::Shared | List::Draining => self.after_shared(io, id),
+            List::Connecting | List::Idle | List::Working | List::Closing => {}
+        }
+    }
+
+    /// Ends a connection in good order: Terminate, then wait for the backend to go.
+    pub(crate) fn retire(&mut self, io: &mut World<'_>, id: ServerId) {
+        let Some(server) = self.servers.get(id) else { return };
+        if server.list == List::Closing {
+            return;
+        }
+        frontend::write_terminate(io.output(server.socket));
+        self.move_to(id, List::Closing);
+        if let Some(server) = self.servers.get_mut(id) {
+            server.give_up_at = Some(io.now() + CLOSING_MAX);
+        }
+    }
+
+    /// Ends a connection whose protocol state is not certain: what runs is cancelled, everybody on it is told, and nothing
+    /// that it still says is believed.
+    pub(crate) fn doubt(&mut self, io: &mut World<'_>, id: ServerId, why: &str) {
+        let Some(server) = self.servers.get(id) else { return };
+        if server.list == List::Closing {
+            return;
+        }
+        tracing::debug!(why, "a server connection is closed");
+        let (pool, busy) = (server.pool, !server.pipeline.is_empty() || server.pipeline.is_open());
+        if busy {
+            self.send_cancel(io, id);
+        }
+        if let Some(pool) = self.pool_mut(pool) {
+            pool.stats.closes_in_doubt += 1;
+        }
+        self.orphan_all(io, id, false);
+        self.retire(io, id);
+    }
+
+    /// A server connection ended or could not be made.
+    pub(crate) fn on_server_closed(&mut self, io: &mut World<'_>, id: ServerId, cause: &Closed) {
+        let Some(server) = self.servers.get_mut(id) else { return };
+        let (list, pool) = (server.list, server.pool);
+        match list {
+            List::Connecting => {
+                let failure = server.login.as_mut().and_then(|login| login.refusal.take());
+                match failure {
+                    Some(refusal) => self.on_login_refused(io, pool, refusal),
+                    None => self.on_connect_failed(io, pool, cause.to_string()),
+                }
+            }
+            List::Closing => {}
+            List::Idle | List::Shared | List::Draining | List::Exclusive | List::Working => {
+                tracing::info!(%cause, "a server connection was lost");
+                self.orphan_all(io, id, true);
+            }
+        }
+        self.forget_server(io, id);
+    }
+
+    /// The backend is gone: its permit is free again.
+    pub(crate) fn forget_server(&mut self, io: &mut World<'_>, id: ServerId) {
+        self.move_to(id, List::Closing);
+        let Some(server) = self.servers.remove(id) else { return };
+        if let Some(pool) = self.pool_mut(server.pool) {
+            pool.open = pool.open.saturating_sub(1);
+        }
+        self.give_database_slot(server.pool);
+        self.serve(io, server.pool);
+    }
+
+    /// Everybody who has something under way on this connection is told or served elsewhere.
+    fn orphan_all(&mut self, io: &mut World<'_>, id: ServerId, lost: bool) {
+        let Some(server) = self.servers.get_mut(id) else { return };
+        let in_flight = std::mem::take(&mut server.in_flight);
+        let (holder, promised) = (server.holder.take(), server.promised.take());
+        let torn = match std::mem::replace(&mut server.streaming, Streaming::None) {
+            Streaming::Forward(session, left) if left > 0 => Some(session),
+            Streaming::Forward(..) | Streaming::None | Streaming::Swallow(_) => None,
+        };
+        if let Some(session) = torn {
+            // half a message cannot be followed by anything
+            self.cut_session(io, session);
+        }
+        for request in in_flight {
+            if let Owner::Session(session) = request.owner {
+                match request.delivery {
+                    Delivery::Nothing => self.issue_again(session),
+                    Delivery::Begun => self.fail_in_flight(io, session, id),
+                }
+            }
+        }
+        if let Some(session) = promised {
+            // nothing of its request was written
+            self.acquire(io, session);
+        }
+        if let Some(session) = holder {
+            self.fail_holder(io, session, id, lost);
+        }
+    }
+
+    /// A proven read of which no byte was forwarded is issued again; its bytes are still in the session's input.
+    pub(crate) fn issue_again(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.place = Place::Idle;
+        let pool = session.pool;
+        self.ready.push_back(id);
+        if let Some(pool) = self.pool_mut(pool) {
+            pool.stats.requests_retried += 1;
+        }
+    }
+
+    fn upstream_of(&self, id: ServerId) -> String {
+        let pool = self.servers.get(id).and_then(|server| self.pool(server.pool));
+        pool.map_or_else(String::new, |pool| pool.target.address.to_string())
+    }
+
+    fn fail_in_flight(&mut self, io: &mut World<'_>, session: SessionId, server: ServerId) {
+        let address = self.upstream_of(server);
+        if self.sessions.get(session).is_some() {
+            self.fail_request(io, session, &Failure::ConnectionLost { address });
+        }
+    }
+
+    /// The session that held a lost connection: outside a transaction and between requests it goes on, otherwise it ends.
+    fn fail_holder(&mut self, io: &mut World<'_>, id: SessionId, server_id: ServerId, lost: bool) {
+        let address = self.upstream_of(server_id);
+        let Some(server) = self.servers.get(server_id) else { return };
+        let in_transaction = server.status != dbproto::message::backend::TransactionStatus::Idle;
+        let (owed, open) = (server.pipeline.ready_count(), server.pipeline.is_open());
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let pinned = session.pin != crate::session::Pin::No;
+        let failure = match (owed, in_transaction) {
+            (0, false) if !open => Failure::ConnectionLost { address },
+            _ => Failure::OutcomeUnknown { address },
+        };
+        if !lost || in_transaction || pinned || open || session.stream_left > 0 || !Session::is_ready(session) {
+            self.end_session(io, id, Some(&failure));
+            return;
+        }
+        Session::leave_server(session);
+        let out = io.output(session.socket);
+        for _ in 0..owed {
+            failure.write(out, crate::error::Disposition::Keep);
+            dbproto::message::backend::write_ready_for_query(
+                out,
+                dbproto::message::backend::TransactionStatus::Idle,
+            );
+        }
+        self.ready.push_back(id);
+    }
+
+    /// Connections whose time to connect or to go is over.
+    pub(crate) fn on_server_tick(&mut self, io: &mut World<'_>) {
+        let now = io.now();
+        let overdue: Vec<ServerId> = self
+            .servers
+            .keys()
+            .into_iter()
+            .filter(|id| self.servers.get(*id).and_then(|server| server.give_up_at).is_some_and(|at| at <= now))
+            .collect();
+        for id in overdue {
+            let Some(server) = self.servers.get(id) else { continue };
+            let (pool, list) = (server.pool, server.list);
+            io.close(server.socket);
+            if list == List::Connecting {
+                self.on_connect_failed(io, pool, "no answer in time".to_owned());
+            }
+            self.forget_server(io, id);
+        }
+    }
+
+    /// The cancel connection for this server has ended.
+    pub(crate) fn on_cancel_over(&mut self, io: &mut World<'_>, id: ServerId) {
+        let Some(server) = self.servers.get_mut(id) else { return };
+        server.cancel = Cancel::None;
+        if let Some(holder) = server.holder {
+            self.ready.push_back(holder);
+        }
+        self.after_replies(io, id);
+    }
+}

@@ -1,0 +1,138 @@
+//! Logging in to Postgres.
+
+use dbproto::auth::{ClientAuth, Step};
+use dbproto::frame;
+use dbproto::message::backend::{self, Authentication, ErrorFields, TransactionStatus};
+
+use crate::error::Failure;
+use crate::pipe::{List, ServerId};
+use crate::pool::{PoolId, Target};
+use crate::session::{Phase, SessionId};
+use crate::shard::{Shard, World};
+
+/// Longest message of a login.
+const MESSAGE_LEN_MAX: usize = 64 * 1024;
+
+/// Postgres' own words for refusing us.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Refusal {
+    pub(crate) sqlstate: String,
+    pub(crate) message: String,
+}
+
+/// A login that is under way.
+pub(crate) struct ServerLogin {
+    auth: ClientAuth,
+    pub(crate) refusal: Option<Refusal>,
+}
+
+impl ServerLogin {
+    pub(crate) fn new(target: &Target) -> Self {
+        let password = target.password.as_ref().map(String::as_bytes);
+        Self { auth: ClientAuth::new(target.user.as_bytes(), password), refusal: None }
+    }
+}
+
+impl Shard {
+    /// Takes what whole messages there are; gives how many bytes they took.
+    pub(super) fn on_login_bytes(&mut self, io: &mut World<'_>, id: ServerId, bytes: &[u8]) -> usize {
+        let mut at = 0;
+        loop {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let (tag, body, len) = match frame::split(rest) {
+                Ok(Some((message, _))) => (message.tag, message.body, message.bytes.len()),
+                Ok(None) if rest.len() > MESSAGE_LEN_MAX => {
+                    self.break_login(io, id, "it sent a login message that is too long");
+                    return bytes.len();
+                }
+                Ok(None) => return at,
+                Err(error) => {
+                    self.break_login(io, id, &error.to_string());
+                    return bytes.len();
+                }
+            };
+            at += len;
+            match self.on_login_message(io, id, tag, body) {
+                Ok(true) => return at,
+                Ok(false) => {}
+                Err(what) => {
+                    self.break_login(io, id, &what);
+                    return bytes.len();
+                }
+            }
+        }
+    }
+
+    /// Whether the login is done.
+    fn on_login_message(&mut self, io: &mut World<'_>, id: ServerId, tag: u8, body: &[u8]) -> Result<bool, String> {
+        let Some(server) = self.servers.get_mut(id) else { return Ok(true) };
+        let Some(login) = server.login.as_mut() else { return Ok(true) };
+        match tag {
+            b'R' => {
+                let request = Authentication::read(body).map_err(|error| error.to_string())?;
+                let _step: Step =
+                    login.auth.handle(request, io.output(server.socket)).map_err(|error| error.to_string())?;
+            }
+            b'S' => {
+                let (name, value) = backend::parameter_status(body).map_err(|error| error.to_string())?;
+                server.set_parameter(name, value);
+            }
+            b'K' => {
+                let (process_id, secret) = backend::backend_key_data(body).map_err(|error| error.to_string())?;
+                server.key = Some((process_id, secret.to_vec()));
+            }
+            b'E' => {
+                let fields = ErrorFields::new(body);
+                let text = |code| String::from_utf8_lossy(fields.get(code).unwrap_or_default()).into_owned();
+                login.refusal = Some(Refusal { sqlstate: text(b'C'), message: text(b'M') });
+            }
+            b'N' | b'v' => {}
+            b'Z' => {
+                if body.first().copied().and_then(TransactionStatus::from_byte) != Some(TransactionStatus::Idle) {
+                    return Err("it does not begin idle".to_owned());
+                }
+                server.login = None;
+                server.give_up_at = None;
+                server.opened_at = io.now();
+                let pool = server.pool;
+                let parameters = server.parameters.clone().into();
+                if let Some(pool) = self.pools.get_mut(pool.0 as usize) {
+                    pool.remember_welcome(0, parameters);
+                }
+                self.on_connect_done(pool);
+                self.release(io, id);
+                return Ok(true);
+            }
+            other => return Err(format!("it sent '{}' during login", other.escape_ascii())),
+        }
+        Ok(false)
+    }
+
+    fn break_login(&mut self, io: &mut World<'_>, id: ServerId, what: &str) {
+        let Some(server) = self.servers.get(id) else { return };
+        let pool = server.pool;
+        io.close(server.socket);
+        self.on_connect_failed(io, pool, what.to_owned());
+        self.move_to(id, List::Closing);
+        self.forget_server(io, id);
+    }
+
+    /// Postgres refused our login. For reasons that pass, it is tried again; otherwise those who wait are told.
+    pub(super) fn on_login_refused(&mut self, io: &mut World<'_>, pool_id: PoolId, refusal: Refusal) {
+        let passing = matches!(refusal.sqlstate.as_str(), "57P03" | "53300" | "57P01" | "57P02");
+        self.on_connect_failed(io, pool_id, format!("{} ({})", refusal.message, refusal.sqlstate));
+        if passing {
+            return;
+        }
+        let Some(pool) = self.pool_mut(pool_id) else { return };
+        let address = pool.target.address.to_string();
+        let last_error = pool.last_error.clone().unwrap_or_default();
+        let waiting: Vec<SessionId> = pool.waiting.drain(..).collect();
+        let refused = Failure::UpstreamRefused { sqlstate: refusal.sqlstate, message: refusal.message };
+        let down = Failure::UpstreamDown { address, last_error };
+        for id in waiting {
+            let welcoming = self.sessions.get(id).is_some_and(|session| matches!(session.phase, Phase::Welcoming));
+            self.fail_request(io, id, if welcoming { &refused } else { &down });
+        }
+    }
+}

@@ -1,0 +1,403 @@
+//! Whose reply is this, what does it mean, is the request done.
+//!
+//! Messages for one session that follow each other are one byte range and one copy; nothing is allocated per message.
+
+use std::rc::Rc;
+use std::time::Instant;
+
+use dbproto::frame::{self, FrameHead, HEAD_LEN};
+use dbproto::message::backend::{self, ErrorFields, TransactionStatus};
+use dbproto::pipeline::{Audience, Outcome, Owed};
+
+use crate::pipe::{Delivery, Flow, List, Mark, Owner, Server, ServerId, ServerUnnamed, Soil, Streaming, WorkFailure};
+use crate::session::{Change, Deallocating, Pin, Session, SessionId, Unnamed};
+use crate::shard::{Shard, World};
+
+/// Messages longer than this are passed on while they arrive.
+const WHOLE_LEN_MAX: usize = 16 * 1024;
+/// Longest message that must be there whole before it is judged.
+const JUDGED_LEN_MAX: usize = 1024 * 1024;
+/// Unsent bytes of a client above which its server connection is not read from.
+const CLIENT_HIGH_WATER: usize = 256 * 1024;
+
+/// Messages that may be passed on in parts: what they hold means nothing to us.
+const fn may_stream(tag: u8) -> bool {
+    matches!(tag, b'D' | b'd' | b'V' | b'T' | b't' | b'N' | b'A' | b'E')
+}
+
+/// A byte range on its way to one session.
+struct Run {
+    to: Option<SessionId>,
+    start: usize,
+}
+
+/// What becomes of one message.
+struct Placed {
+    to: Option<SessionId>,
+    /// A request on a shared pipe has ended with it.
+    ends: Option<Owner>,
+}
+
+impl Shard {
+    /// Places every message that is there; gives how many bytes were taken.
+    pub(super) fn on_replies(&mut self, io: &mut World<'_>, id: ServerId, bytes: &[u8]) -> usize {
+        let mut at = self.go_on_streaming(io, id, bytes);
+        let mut run = Run { to: None, start: at };
+        loop {
+            let rest = bytes.get(at..).unwrap_or_default();
+            let head = match frame::head(rest) {
+                Ok(Some(head)) => head,
+                Ok(None) => break,
+                Err(error) => {
+                    self.deliver(io, &run, bytes.get(run.start..at));
+                    self.doubt(io, id, &error.to_string());
+                    return bytes.len();
+                }
+            };
+            let whole = rest.len() >= head.len;
+            if !whole && (head.len <= WHOLE_LEN_MAX || !may_stream(head.tag)) {
+                if head.len > JUDGED_LEN_MAX {
+                    self.doubt(io, id, "it sent a message that is too long");
+                    return bytes.len();
+                }
+                break;
+            }
+            if !whole && head.tag == b'E' && rest.len() < HEAD_LEN + 256 {
+                break;
+            }
+            let body = rest.get(HEAD_LEN..head.len.min(rest.len())).unwrap_or_default();
+            let placed = match self.place_message(io.now(), id, head, body) {
+                Ok(placed) => placed,
+                Err(why) => {
+                    self.deliver(io, &run, bytes.get(run.start..at));
+                    self.doubt(io, id, &why);
+                    return bytes.len();
+                }
+            };
+            if placed.to != run.to {
+                self.deliver(io, &run, bytes.get(run.start..at));
+                run = Run { to: placed.to, start: at };
+            }
+            if !whole {
+                self.begin_streaming(id, placed.to, head.len - rest.len());
+                at = bytes.len();
+                break;
+            }
+            at += head.len;
+            let synthetic = self.poll_synthetic(id);
+            if placed.ends.is_some() || !synthetic.is_empty() {
+                self.deliver(io, &run, bytes.get(run.start..at));
+                run = Run { to: None, start: at };
+                self.write_synthetic(io, id, &synthetic);
+            }
+            if let Some(Owner::Session(session)) = placed.ends {
+                self.finish_shared(session);
+            }
+        }
+        self.deliver(io, &run, bytes.get(run.start..at));
+        self.hold_back(io, id);
+        at
+    }
+
+    fn deliver(&mut self, io: &mut World<'_>, run: &Run, bytes: Option<&[u8]>) {
+        if let (Some(session), Some(bytes)) = (run.to.and_then(|id| self.sessions.get(id)), bytes)
+            && !bytes.is_empty()
+        {
+            io.output(session.socket).extend_from_slice(bytes);
+        }
+    }
+
+    fn begin_streaming(&mut self, id: ServerId, to: Option<SessionId>, left: usize) {
+        if let Some(server) = self.servers.get_mut(id) {
+            server.streaming = to.map_or(Streaming::Swallow(left), |session| Streaming::Forward(session, left));
+        }
+    }
+
+    /// The rest of a long message comes first.
+    fn go_on_streaming(&mut self, io: &mut World<'_>, id: ServerId, bytes: &[u8]) -> usize {
+        let Some(server) = self.servers.get_mut(id) else { return bytes.len() };
+        let (to, left) = match server.streaming {
+            Streaming::None => return 0,
+            Streaming::Forward(session, left) => (Some(session), left),
+            Streaming::Swallow(left) => (None, left),
+        };
+        let used = left.min(bytes.len());
+        server.streaming = match (to, left - used) {
+            (_, 0) => Streaming::None,
+            (Some(session), left) => Streaming::Forward(session, left),
+            (None, left) => Streaming::Swallow(left),
+        };
+        self.deliver(io, &Run { to, start: 0 }, bytes.get(..used));
+        if used == left {
+            let synthetic = self.poll_synthetic(id);
+            self.write_synthetic(io, id, &synthetic);
+        }
+        used
+    }
+
+    /// A slow client holds back the server connection it reads from.
+    fn hold_back(&mut self, io: &mut World<'_>, id: ServerId) {
+        let Some(server) = self.servers.get_mut(id) else { return };
+        let Some(session) = server.head_session().and_then(|id| self.sessions.get(id)) else { return };
+        if server.flow == Flow::Open && io.output_len(session.socket) > CLIENT_HIGH_WATER {
+            server.flow = Flow::Paused;
+            io.pause(server.socket);
+            io.notify_drained(session.socket);
+        }
+    }
+
+    fn place_message(&mut self, now: Instant, id: ServerId, head: FrameHead, body: &[u8]) -> Result<Placed, String> {
+        let Self { servers, sessions, pools, .. } = self;
+        let Some(server) = servers.get_mut(id) else { return Err(String::new()) };
+        let outcome =
+            server.pipeline.handle_backend(head.tag, body.first().copied()).map_err(|error| error.to_string())?;
+        let to = server.head_session();
+        let stats = pools.get_mut(server.pool.0 as usize).map(|pool| &mut pool.stats);
+        let session = to.and_then(|id| sessions.get_mut(id));
+        let mut reply = Reply { server, session, to, stats };
+        let placed = match outcome {
+            Outcome::Asynchronous => reply.asynchronous(head.tag, body),
+            Outcome::Part(audience) => reply.part(audience, head.tag, body),
+            Outcome::Complete(owed) => reply.complete(owed, head.tag, body),
+            Outcome::Error(owed) => reply.error(owed, body),
+            Outcome::Ready(owed, status) => reply.ready(owed, status, now)?,
+            Outcome::Copy(audience, _) => reply.copy(audience)?,
+            Outcome::Farewell => {
+                tracing::info!(message = %String::from_utf8_lossy(ErrorFields::new(body).get(b'M').unwrap_or_default()), "PostgreSQL ends a connection");
+                Placed { to: None, ends: None }
+            }
+        };
+        if placed.to.is_some()
+            && placed.ends.is_none()
+            && let Some(request) = reply.server.in_flight.front_mut()
+        {
+            request.delivery = Delivery::Begun;
+            request.reply_len += head.len;
+        }
+        Ok(placed)
+    }
+
+    /// Replies of ours whose turn has come, as tags.
+    pub(crate) fn poll_synthetic(&mut self, id: ServerId) -> Vec<u8> {
+        let mut tags = Vec::new();
+        let Some(server) = self.servers.get_mut(id) else { return tags };
+        while let Some(owed) = server.pipeline.poll_synthetic() {
+            tags.push(if Mark::of(owed) == Mark::SyntheticClose { b'3' } else { b'1' });
+            if let Some(session) = server.head_session().and_then(|id| self.sessions.get_mut(id)) {
+                session.changes.pop_front();
+            }
+        }
+        tags
+    }
+
+    pub(crate) fn write_synthetic(&mut self, io: &mut World<'_>, id: ServerId, tags: &[u8]) {
+        let Some(server) = self.servers.get_mut(id) else { return };
+        if tags.is_empty() {
+            return;
+        }
+        if let Some(request) = server.in_flight.front_mut() {
+            request.delivery = Delivery::Begun;
+        }
+        let Some(session) = server.head_session().and_then(|id| self.sessions.get(id)) else { return };
+        let out = io.output(session.socket);
+        for tag in tags {
+            if *tag == b'3' {
+                backend::write_close_complete(out);
+            } else {
+                backend::write_parse_complete(out);
+            }
+        }
+    }
+}
+
+/// One message, and everything it may change.
+struct Reply<'a> {
+    server: &'a mut Server,
+    /// The session at the head, unless it has left.
+    session: Option<&'a mut Session>,
+    to: Option<SessionId>,
+    stats: Option<&'a mut stats::PoolStats>,
+}
+
+impl Reply<'_> {
+    fn for_audience(&self, audience: Audience) -> Placed {
+        let to = match audience {
+            Audience::Client => self.to,
+            Audience::Nobody => None,
+        };
+        Placed { to, ends: None }
+    }
+
+    fn asynchronous(&mut self, tag: u8, body: &[u8]) -> Placed {
+        if tag == b'S'
+            && let Ok((name, value)) = backend::parameter_status(body)
+        {
+            self.server.set_parameter(name, value);
+        }
+        // on a shared pipe values and notifications belong to nobody; notices belong to the request that is being answered
+        let wanted = tag == b'N' || self.server.list == List::Exclusive;
+        Placed { to: self.to.filter(|_| wanted), ends: None }
+    }
+
+    fn part(&mut self, audience: Audience, tag: u8, body: &[u8]) -> Placed {
+        if tag == b'C' && audience == Audience::Client {
+            self.command_tag(body);
+        }
+        self.for_audience(audience)
+    }
+
+    fn complete(&mut self, owed: Owed, tag: u8, body: &[u8]) -> Placed {
+        if tag == b'C' && owed.audience == Audience::Client {
+            self.command_tag(body);
+        }
+        match Mark::of(owed) {
+            Mark::ClientParse(id) => {
+                self.server.prepared.on_parsed(id);
+                if let Some(session) = self.session.as_deref_mut() {
+                    session.changes.pop_front();
+                }
+            }
+            Mark::OwnParse(id) => self.server.prepared.on_parsed(id),
+            Mark::None
+            | Mark::SyntheticParse(_)
+            | Mark::SyntheticClose
+            | Mark::UnnamedParse
+            | Mark::OwnUnnamed
+            | Mark::Clean
+            | Mark::Dress => {}
+        }
+        self.for_audience(owed.audience)
+    }
+
+    fn error(&mut self, owed: Owed, body: &[u8]) -> Placed {
+        let fields = ErrorFields::new(body);
+        let fatal = fields.get(b'V').is_some_and(|severity| severity == b"FATAL" || severity == b"PANIC");
+        if let Some(stats) = self.stats.as_deref_mut() {
+            stats.count_error(fields.get(b'C').unwrap_or_default());
+        }
+        if fatal {
+            // the connection ends for a reason that is not the client's; what that means for it is told when it has ended
+            return Placed { to: None, ends: None };
+        }
+        let mark = Mark::of(owed);
+        if matches!(mark, Mark::Clean | Mark::Dress) {
+            let text = |code| String::from_utf8_lossy(fields.get(code).unwrap_or_default()).into_owned();
+            let failure = WorkFailure { during: mark, sqlstate: text(b'C'), message: text(b'M') };
+            self.server.work_failure.get_or_insert(failure);
+            return Placed { to: None, ends: None };
+        }
+        self.lose(owed);
+        self.drop_skipped();
+        self.server.unnamed = ServerUnnamed::Unknown;
+        // a Parse of ours fails for the client's statement: it is the client that must hear of it
+        let ours = matches!(mark, Mark::OwnParse(_) | Mark::OwnUnnamed);
+        self.for_audience(if ours { Audience::Client } else { owed.audience })
+    }
+
+    /// Takes back what items skipped by an error had promised.
+    fn drop_skipped(&mut self) {
+        let dropped: Vec<Owed> = self.server.pipeline.drain_dropped().collect();
+        for owed in dropped {
+            self.lose(owed);
+        }
+    }
+
+    fn lose(&mut self, owed: Owed) {
+        lose(self.server, self.session.as_deref_mut(), owed);
+    }
+
+    fn ready(&mut self, owed: Owed, status: TransactionStatus, now: Instant) -> Result<Placed, String> {
+        self.server.status = status;
+        let since = self.server.head_since;
+        self.server.head_since = now;
+        let shared = self.server.in_flight.pop_front();
+        let began = shared.as_ref().map_or(since, |request| request.written_at.max(since));
+        if let Some(stats) = self.stats.as_deref_mut()
+            && owed.audience == Audience::Client
+        {
+            let took = now.saturating_duration_since(began);
+            stats.server_time.record_us(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
+            stats.transactions += u64::from(status == TransactionStatus::Idle);
+        }
+        if shared.is_some() && status != TransactionStatus::Idle {
+            return Err("a shared request left a transaction open".to_owned());
+        }
+        Ok(Placed { ends: shared.map(|request| request.owner), ..self.for_audience(owed.audience) })
+    }
+
+    fn copy(&mut self, audience: Audience) -> Result<Placed, String> {
+        if self.server.in_flight.is_empty() {
+            Ok(self.for_audience(audience))
+        } else {
+            Err("a shared request began a COPY".to_owned())
+        }
+    }
+
+    /// What a completed command has done to the session that held the connection.
+    fn command_tag(&mut self, body: &[u8]) {
+        let tag = body.strip_suffix(b"\0").unwrap_or(body);
+        let Some(session) = self.session.as_deref_mut() else { return };
+        let pin = match tag {
+            b"SET" => "setting",
+            b"RESET" => "setting",
+            b"PREPARE" => "prepared in SQL",
+            b"LISTEN" => "LISTEN",
+            b"LOAD" => "LOAD",
+            b"DEALLOCATE ALL" => {
+                self.server.prepared.clear();
+                session.statements.clear();
+                return;
+            }
+            b"DEALLOCATE" => {
+                if let Deallocating::Name(name) = std::mem::replace(&mut session.deallocating, Deallocating::No)
+                    && let Some(statement) = session.statements.remove(&name)
+                {
+                    self.server.prepared.forget(statement.id);
+                }
+                return;
+            }
+            b"DISCARD ALL" => {
+                self.server.prepared.clear();
+                self.server.unnamed = ServerUnnamed::Absent;
+                self.server.dress = Rc::default();
+                self.server.soil = Soil::Clean;
+                session.statements.clear();
+                session.unnamed = Unnamed::Absent;
+                session.dress = Rc::clone(&session.login_dress);
+                session.pin = Pin::No;
+                return;
+            }
+            _ => return,
+        };
+        if session.pin == Pin::No
+            && let Some(stats) = self.stats.as_deref_mut()
+        {
+            stats.count_pin(pin);
+        }
+        session.pin = Pin::Because(pin);
+    }
+}
+
+/// What an item had promised did not happen.
+pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owed) {
+    let mark = Mark::of(owed);
+    match mark {
+        Mark::ClientParse(id) | Mark::OwnParse(id) => server.prepared.on_parse_lost(id),
+        Mark::OwnUnnamed | Mark::UnnamedParse => server.unnamed = ServerUnnamed::Unknown,
+        Mark::None | Mark::SyntheticParse(_) | Mark::SyntheticClose | Mark::Clean | Mark::Dress => {}
+    }
+    let Some(session) = session else { return };
+    match mark {
+        Mark::ClientParse(_) | Mark::SyntheticParse(_) | Mark::SyntheticClose => match session.changes.pop_front() {
+            Some(Change::Added(name)) => {
+                session.statements.remove(&name);
+            }
+            Some(Change::Removed(name, statement)) => {
+                session.statements.insert(name, statement);
+            }
+            None => {}
+        },
+        Mark::UnnamedParse => session.unnamed = Unnamed::Absent,
+        Mark::None | Mark::OwnParse(_) | Mark::OwnUnnamed | Mark::Clean | Mark::Dress => {}
+    }
+}

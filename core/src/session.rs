@@ -1,0 +1,178 @@
+//! A client's logical life: who it is, what it has prepared and set, where its request is.
+//!
+//! `login` lets it in, `request` finds out what it asks for, `write` puts that on a server connection. Lives on one shard.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::rc::Rc;
+use std::time::Instant;
+
+use bytes::BytesMut;
+use dbproto::auth::server::ServerAuth;
+use runtime::SocketId;
+
+use crate::dress::Dress;
+use crate::pipe::{Flow, ServerId};
+use crate::pool::PoolId;
+use crate::shard::Admission;
+use crate::slab::Key;
+use crate::statement::Statement;
+
+pub(crate) mod login;
+pub(crate) mod request;
+pub(crate) mod write;
+
+/// Names a session on its shard.
+pub(crate) type SessionId = Key<Session>;
+
+/// How far a client has come.
+pub(crate) enum Phase {
+    /// Its start-up packet has not come.
+    Startup,
+    /// It is proving who it is.
+    Authenticating(Box<Authenticating>),
+    /// It waits to be told the server's parameters.
+    Welcoming,
+    /// It may send requests.
+    Ready,
+}
+
+/// A login that waits for the client's proof.
+pub(crate) struct Authenticating {
+    pub(crate) machine: ServerAuth,
+    pub(crate) start: Start,
+}
+
+/// What a start-up packet asked for.
+pub(crate) struct Start {
+    pub(crate) user: String,
+    pub(crate) database: String,
+    pub(crate) settings: Vec<(String, String)>,
+}
+
+/// Where a session's request is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Place {
+    /// It has none.
+    Idle,
+    /// It waits for a server connection.
+    Waiting,
+    /// A server connection is being made ready for it.
+    Promised(ServerId),
+    /// It is on a shared pipe; its bytes are still at the front of the input.
+    Shared(ServerId),
+    /// It holds a server connection.
+    Exclusive(ServerId),
+}
+
+/// The session's unnamed statement.
+pub(crate) enum Unnamed {
+    /// There is none.
+    Absent,
+    /// This one; it can be prepared anywhere.
+    Is(Rc<Statement>),
+    /// One too long to keep; it lives on the server connection the session holds.
+    OnServer,
+}
+
+/// A change to the session's named statements whose answer is outstanding, in the order sent.
+pub(crate) enum Change {
+    /// A Parse made this name.
+    Added(Box<[u8]>),
+    /// A Close took this name away.
+    Removed(Box<[u8]>, Rc<Statement>),
+}
+
+/// Why a session keeps its server connection beyond a transaction.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Pin {
+    /// It does not.
+    No,
+    /// It has left state behind that cannot be carried to another connection; what, for the statistics.
+    Because(&'static str),
+}
+
+/// What a Query that changes prepared statements will have done when it completes.
+pub(crate) enum Deallocating {
+    /// Nothing of the kind is under way.
+    No,
+    /// `DEALLOCATE name`.
+    Name(Box<[u8]>),
+}
+
+/// Whether further messages of the client's may be written while the last one is unanswered.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Barrier {
+    /// Yes.
+    Open,
+    /// No: the last one changes what later ones mean.
+    UntilReady,
+}
+
+/// How much of the client's input is passed over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Skip {
+    /// Nothing.
+    No,
+    /// Everything up to the next Sync: the request was answered with an error.
+    ToSync,
+}
+
+/// A client connection.
+pub(crate) struct Session {
+    pub(crate) socket: SocketId,
+    /// The secret of its cancel key.
+    pub(crate) secret: u32,
+    /// Where the client is; none for the Unix socket.
+    pub(crate) peer: Option<IpAddr>,
+    pub(crate) phase: Phase,
+    pub(crate) admission: Admission,
+    pub(crate) place: Place,
+    pub(crate) pool: PoolId,
+    pub(crate) user: Box<str>,
+    /// The settings of its start-up packet.
+    pub(crate) login_dress: Rc<Dress>,
+    /// The settings its requests run under.
+    pub(crate) dress: Rc<Dress>,
+    pub(crate) statements: HashMap<Box<[u8]>, Rc<Statement>, foldhash::fast::RandomState>,
+    pub(crate) changes: VecDeque<Change>,
+    pub(crate) unnamed: Unnamed,
+    pub(crate) deallocating: Deallocating,
+    pub(crate) pin: Pin,
+    pub(crate) barrier: Barrier,
+    pub(crate) skip: Skip,
+    pub(crate) input: BytesMut,
+    /// Bytes of a long message that are still to be passed on to the server connection.
+    pub(crate) stream_left: usize,
+    pub(crate) waiting_since: Instant,
+    pub(crate) flow: Flow,
+}
+
+impl Session {
+    /// A client that has just connected.
+    pub(crate) fn accepted(socket: SocketId, secret: u32, peer: Option<IpAddr>, now: Instant) -> Self {
+        Self {
+            socket,
+            secret,
+            peer,
+            phase: Phase::Startup,
+            admission: Admission::Granted,
+            place: Place::Idle,
+            pool: PoolId::default(),
+            user: Box::default(),
+            login_dress: Rc::default(),
+            dress: Rc::default(),
+            statements: HashMap::default(),
+            changes: VecDeque::new(),
+            unnamed: Unnamed::Absent,
+            deallocating: Deallocating::No,
+            pin: Pin::No,
+            barrier: Barrier::Open,
+            skip: Skip::No,
+            input: BytesMut::new(),
+            stream_left: 0,
+            waiting_since: now,
+            flow: Flow::Open,
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! Letting a client in: start-up packet, proof of who it is, the welcome.
+
+use std::rc::Rc;
+
+use bytes::Buf as _;
+use dbproto::auth::server::{Challenge, Method, Secret, ServerAuth, Step};
+use dbproto::frame;
+use dbproto::message::backend::{self, TransactionStatus};
+use dbproto::startup::{self, Startup, StartupMessage};
+
+use crate::cancel;
+use crate::dress::{Dress, startup_settings};
+use crate::error::Failure;
+use crate::pipe::ServerId;
+use crate::session::{Authenticating, Phase, SessionId, Start};
+use crate::shard::{Admission, Shard, World};
+
+/// Longest password message.
+const PASSWORD_LEN_MAX: usize = 64 * 1024;
+
+impl Shard {
+    /// Takes a start-up packet, if it is there; gives whether there may be more to do.
+    pub(super) fn on_startup_bytes(&mut self, io: &mut World<'_>, id: SessionId) -> bool {
+        let Some(session) = self.sessions.get_mut(id) else { return false };
+        let mut input = std::mem::take(&mut session.input);
+        let (packet, used) = match startup::parse(&input) {
+            Ok(None) => {
+                session.input = input;
+                return false;
+            }
+            Ok(Some(found)) => found,
+            Err(error) => {
+                self.end_session(io, id, Some(&Failure::Protocol { what: error.to_string() }));
+                return false;
+            }
+        };
+        let go_on = match packet {
+            Startup::Ssl | Startup::GssEnc => {
+                // what came behind the request was not encrypted: nobody may take it for what comes after
+                if used < input.len() {
+                    let what = "received unencrypted data after an encryption request".to_owned();
+                    self.end_session(io, id, Some(&Failure::Protocol { what }));
+                    return false;
+                }
+                io.output(session.socket).extend_from_slice(b"N");
+                false
+            }
+            Startup::Cancel { process_id, secret } => {
+                let secret = secret.first_chunk::<4>().copied().map(u32::from_be_bytes).unwrap_or_default();
+                self.route_cancel(io, process_id, secret);
+                self.end_session(io, id, None);
+                return false;
+            }
+            Startup::Start(_) if session.admission == Admission::Refused => {
+                let limit = self.config.limits.max_client_connections;
+                self.end_session(io, id, Some(&Failure::TooManyClients { limit }));
+                return false;
+            }
+            Startup::Start(message) => match read_start(&message) {
+                Ok(start) => {
+                    if message.minor > 0 || message.protocol_options().next().is_some() {
+                        let out = io.output(session.socket);
+                        backend::write_negotiate_protocol_version(out, 0, message.protocol_options().collect::<Vec<_>>().into_iter());
+                    }
+                    self.authenticate(io, id, start)
+                }
+                Err(failure) => {
+                    self.end_session(io, id, Some(&failure));
+                    return false;
+                }
+            },
+        };
+        input.advance(used);
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.input = input;
+        }
+        go_on
+    }
+
+    fn authenticate(&mut self, io: &mut World<'_>, id: SessionId, start: Start) -> bool {
+        let Some(session) = self.sessions.get_mut(id) else { return false };
+        let trusted = match session.peer {
+            Some(peer) => self.config.trusts(&start.user, peer),
+            None => self.config.trusts_local(&start.user),
+        };
+        let known = self.config.user(&start.user).and_then(|user| user.password.as_ref());
+        let secret = match known.and_then(|secret| Secret::parse(secret.as_str()).ok()) {
+            _ if trusted => Secret::Trust,
+            Some(secret) => secret,
+            None => Secret::mock(Method::Scram, &self.board.mock_key, start.user.as_bytes()),
+        };
+        let mut challenge = Challenge { salt: [0; 4], nonce: [0; 18] };
+        cancel::fill_random(&mut challenge.salt);
+        cancel::fill_random(&mut challenge.nonce);
+        let (machine, step) =
+            ServerAuth::start(&secret, start.user.as_bytes(), challenge, io.output(session.socket));
+        session.phase = Phase::Authenticating(Box::new(Authenticating { machine, start }));
+        self.on_auth_step(io, id, step)
+    }
+
+    /// Takes a password message, if it is there.
+    pub(super) fn on_password_bytes(&mut self, io: &mut World<'_>, id: SessionId) -> bool {
+        let Some(session) = self.sessions.get_mut(id) else { return false };
+        let mut input = std::mem::take(&mut session.input);
+        let (step, used) = match frame::split(&input) {
+            Ok(None) if input.len() <= PASSWORD_LEN_MAX => {
+                session.input = input;
+                return false;
+            }
+            Ok(Some((message, _))) if message.tag == b'p' => {
+                let Phase::Authenticating(login) = &mut session.phase else { return false };
+                (login.machine.handle_password(message.body, io.output(session.socket)), message.bytes.len())
+            }
+            Ok(_) | Err(_) => {
+                let what = "expected a password message".to_owned();
+                self.end_session(io, id, Some(&Failure::Protocol { what }));
+                return false;
+            }
+        };
+        input.advance(used);
+        session.input = input;
+        self.on_auth_step(io, id, step)
+    }
+
+    fn on_auth_step(&mut self, io: &mut World<'_>, id: SessionId, step: Step) -> bool {
+        match step {
+            Step::Continue => true,
+            Step::Failed => {
+                self.end_session(io, id, None);
+                false
+            }
+            Step::Done => {
+                let Some(session) = self.sessions.get_mut(id) else { return false };
+                if let Phase::Authenticating(login) = std::mem::replace(&mut session.phase, Phase::Welcoming) {
+                    self.settle_in(io, id, login.start);
+                }
+                true
+            }
+        }
+    }
+
+    /// The client is who it says: it gets its pool, and is told the server's parameters as soon as they are known.
+    fn settle_in(&mut self, io: &mut World<'_>, id: SessionId, start: Start) {
+        let shards = u32::try_from(io.shard_count()).unwrap_or(1);
+        let pool_id = match self.pool_for(shards, &start.user, &start.database) {
+            Ok(pool_id) => pool_id,
+            Err(failure) => {
+                self.end_session(io, id, Some(&failure));
+                return;
+            }
+        };
+        let Some(pool) = self.pools.get(pool_id.0 as usize) else { return };
+        if pool.permits == 0 {
+            // a pool smaller than the number of shards lives on some of them only
+            let owner = self.permit_owner(shards, &start.user, &start.database);
+            self.hand_on(io, id, owner, start);
+            return;
+        }
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.pool = pool_id;
+        session.user = start.user.into();
+        let settings = start.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        session.login_dress = Rc::new(Dress::from_startup(settings));
+        session.dress = Rc::clone(&session.login_dress);
+        match pool.welcomes.get(&session.dress.fingerprint()) {
+            Some(parameters) => {
+                let parameters = Rc::clone(parameters);
+                self.welcome(io, id, &parameters);
+            }
+            None => self.acquire(io, id),
+        }
+    }
+
+    /// A client that another shard has let in.
+    pub(crate) fn settle_newcomer(&mut self, io: &mut World<'_>, id: SessionId, start: Start) {
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.phase = Phase::Welcoming;
+        }
+        self.settle_in(io, id, start);
+    }
+
+    /// A server connection wears the client's settings: what it reports is what the client is told.
+    pub(crate) fn welcome_from(&mut self, io: &mut World<'_>, id: SessionId, server_id: ServerId) {
+        let (Some(session), Some(server)) = (self.sessions.get(id), self.servers.get(server_id)) else { return };
+        let parameters: crate::pool::Parameters = server.parameters.clone().into();
+        let (fingerprint, pool) = (session.dress.fingerprint(), session.pool);
+        if let Some(pool) = self.pool_mut(pool) {
+            pool.remember_welcome(fingerprint, Rc::clone(&parameters));
+        }
+        self.welcome(io, id, &parameters);
+        self.let_go_if_done(io, server_id);
+    }
+
+    fn welcome(&mut self, io: &mut World<'_>, id: SessionId, parameters: &crate::pool::Parameters) {
+        let process_id = cancel::process_id(io.shard(), id);
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.phase = Phase::Ready;
+        let out = io.output(session.socket);
+        backend::write_authentication_ok(out);
+        for (name, value) in parameters.iter() {
+            backend::write_parameter_status(out, name, value);
+        }
+        backend::write_backend_key_data(out, process_id, &session.secret.to_be_bytes());
+        backend::write_ready_for_query(out, TransactionStatus::Idle);
+        self.stats.logins += 1;
+        self.ready.push_back(id);
+    }
+}
+
+/// What a start-up packet asks for, or why that cannot be had.
+fn read_start(message: &StartupMessage<'_>) -> Result<Start, Failure> {
+    if message.major != 3 {
+        let what = format!("unsupported frontend protocol {}.{}: server supports 3.0", message.major, message.minor);
+        return Err(Failure::Unsupported { what });
+    }
+    let text = |name: &[u8]| message.parameter(name).map(|value| String::from_utf8_lossy(value).into_owned());
+    let user = text(b"user").filter(|user| !user.is_empty()).ok_or_else(|| Failure::InvalidStartup {
+        what: "no PostgreSQL user name specified in startup packet".to_owned(),
+    })?;
+    if let Some(replication) = text(b"replication").filter(|value| !matches!(value.as_str(), "off" | "false" | "no" | "0"))
+    {
+        return Err(Failure::Unsupported { what: format!("replication connections are not supported (replication={replication})") });
+    }
+    let database = text(b"database").filter(|name| !name.is_empty()).unwrap_or_else(|| user.clone());
+    let settings = startup_settings(message.parameters()).map_err(|switch| Failure::Unsupported {
+        what: format!("the start-up packet's options contain \"{switch}\"; only -c name=value is supported"),
+    })?;
+    Ok(Start { user, database, settings })
+}

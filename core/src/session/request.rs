@@ -1,0 +1,394 @@
+//! What a client asks for: where its request ends, whether it is answered here, joins a pipe or needs one of its own.
+
+use bytes::{Buf as _, BytesMut};
+use dbproto::frame;
+use dbproto::message::backend::{self, TransactionStatus};
+use dbproto::message::frontend::{Named, Target, tag};
+use runtime::Closed;
+
+use crate::error::{Disposition, Failure};
+use crate::pipe::{Cancel, Flow, List, Owner, ServerId};
+use crate::session::{Barrier, Phase, Pin, Place, Session, SessionId, Skip, Unnamed};
+use crate::shard::{Shard, World};
+
+/// Longest request that is waited for until it is complete; longer ones are passed on while they arrive.
+pub(crate) const REQUEST_LEN_MAX: usize = 16 * 1024;
+/// Bytes of a client that are held before it is not read from any more.
+const INPUT_HIGH_WATER: usize = 64 * 1024;
+
+/// What stands at the front of an idle session's input.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Scan {
+    /// Nothing whole, or nothing that asks for an answer yet.
+    Incomplete,
+    /// A whole request of so many bytes.
+    Request(usize),
+    /// So many bytes that need no server: a Sync, closed statements, late COPY messages.
+    Local(usize),
+    /// Something that needs a server connection before it is complete.
+    Stream,
+    /// The client says goodbye.
+    Terminate,
+    /// A message no client sends.
+    Broken(u8),
+}
+
+/// Finds the request at the front of `input`.
+pub(crate) fn scan(input: &[u8]) -> Result<Scan, frame::FrameError> {
+    let mut at = 0;
+    let mut local = true;
+    loop {
+        let rest = input.get(at..).unwrap_or_default();
+        let Some(head) = frame::head(rest)? else {
+            return Ok(if at > REQUEST_LEN_MAX { Scan::Stream } else { Scan::Incomplete });
+        };
+        if !is_frontend(head.tag) {
+            return Ok(Scan::Broken(head.tag));
+        }
+        if head.len > rest.len() {
+            return Ok(if at + head.len > REQUEST_LEN_MAX { Scan::Stream } else { Scan::Incomplete });
+        }
+        at += head.len;
+        match head.tag {
+            tag::TERMINATE => return Ok(Scan::Terminate),
+            tag::SYNC if local => return Ok(Scan::Local(at)),
+            tag::SYNC | tag::QUERY | tag::FUNCTION_CALL => return Ok(Scan::Request(at)),
+            tag::FLUSH if local => return Ok(Scan::Local(at)),
+            tag::FLUSH => return Ok(Scan::Stream),
+            // Postgres ignores what is left of a COPY that has failed
+            tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL if local => return Ok(Scan::Local(at)),
+            tag::CLOSE => {
+                let body = rest.get(frame::HEAD_LEN..head.len).unwrap_or_default();
+                local &= Named::read(body)
+                    .is_ok_and(|close| close.target == Target::Statement && !close.name.is_empty());
+            }
+            _ => local = false,
+        }
+    }
+}
+
+const fn is_frontend(tag: u8) -> bool {
+    matches!(
+        tag,
+        tag::BIND
+            | tag::CLOSE
+            | tag::COPY_DATA
+            | tag::COPY_DONE
+            | tag::COPY_FAIL
+            | tag::DESCRIBE
+            | tag::EXECUTE
+            | tag::FLUSH
+            | tag::FUNCTION_CALL
+            | tag::PARSE
+            | tag::QUERY
+            | tag::SYNC
+            | tag::TERMINATE
+    )
+}
+
+impl Session {
+    pub(crate) fn is_ready(session: &Self) -> bool {
+        matches!(session.phase, Phase::Ready)
+    }
+
+    /// The session holds no server connection any more.
+    pub(crate) fn leave_server(session: &mut Self) {
+        session.place = Place::Idle;
+        session.pin = Pin::No;
+        session.barrier = Barrier::Open;
+        session.changes.clear();
+        session.stream_left = 0;
+        if matches!(session.unnamed, Unnamed::OnServer) {
+            session.unnamed = Unnamed::Absent;
+        }
+    }
+}
+
+impl Shard {
+    /// Bytes came from a client.
+    pub(crate) fn on_client_bytes(&mut self, io: &mut World<'_>, id: SessionId, bytes: &[u8]) {
+        self.stats.bytes_in += bytes.len() as u64;
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.input.extend_from_slice(bytes);
+        self.process(io, id);
+    }
+
+    /// Does what can be done for a session now.
+    pub(crate) fn process(&mut self, io: &mut World<'_>, id: SessionId) {
+        loop {
+            let Some(session) = self.sessions.get_mut(id) else { return };
+            let go_on = match (&session.phase, session.place) {
+                (Phase::Startup, _) => self.on_startup_bytes(io, id),
+                (Phase::Authenticating(_), _) => self.on_password_bytes(io, id),
+                (Phase::Welcoming, _) => false,
+                (Phase::Ready, Place::Idle) => self.begin_request(io, id),
+                (Phase::Ready, Place::Exclusive(server)) => {
+                    self.pass_on(io, id, server);
+                    false
+                }
+                (Phase::Ready, Place::Waiting | Place::Promised(_) | Place::Shared(_)) => false,
+            };
+            if !go_on {
+                break;
+            }
+        }
+        self.bound_input(io, id);
+    }
+
+    /// A client that sends faster than it is served is not read from.
+    fn bound_input(&mut self, io: &mut World<'_>, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if session.input.is_empty() {
+            session.input = BytesMut::new();
+        }
+        let full = session.input.len() > INPUT_HIGH_WATER;
+        match (full, session.flow) {
+            (true, Flow::Open) => {
+                session.flow = Flow::Paused;
+                io.pause(session.socket);
+            }
+            (false, Flow::Paused) if !self.server_is_full(io, id) => {
+                if let Some(session) = self.sessions.get_mut(id) {
+                    session.flow = Flow::Open;
+                    io.resume(session.socket);
+                }
+            }
+            (true, Flow::Paused) | (false, Flow::Paused | Flow::Open) => {}
+        }
+    }
+
+    fn server_is_full(&self, io: &World<'_>, id: SessionId) -> bool {
+        match self.sessions.get(id).map(|session| session.place) {
+            Some(Place::Exclusive(server)) => {
+                self.servers.get(server).is_some_and(|server| io.output_len(server.socket) > INPUT_HIGH_WATER)
+            }
+            _ => false,
+        }
+    }
+
+    /// Looks at the front of an idle session's input; gives whether there may be more to do.
+    fn begin_request(&mut self, io: &mut World<'_>, id: SessionId) -> bool {
+        let Some(session) = self.sessions.get_mut(id) else { return false };
+        if session.skip == Skip::ToSync && !self.skip_to_sync(io, id) {
+            return false;
+        }
+        let Some(session) = self.sessions.get_mut(id) else { return false };
+        if self.draining.is_some() && session.input.is_empty() {
+            self.end_session(io, id, Some(&Failure::Shutdown));
+            return false;
+        }
+        match scan(&session.input) {
+            Ok(Scan::Incomplete) => false,
+            Ok(Scan::Request(_) | Scan::Stream) => {
+                self.acquire(io, id);
+                true
+            }
+            Ok(Scan::Local(len)) => {
+                self.answer_locally(io, id, len);
+                true
+            }
+            Ok(Scan::Terminate) => {
+                self.end_session(io, id, None);
+                false
+            }
+            Ok(Scan::Broken(tag)) => {
+                let what = format!("invalid frontend message type {tag}");
+                self.end_session(io, id, Some(&Failure::Protocol { what }));
+                false
+            }
+            Err(error) => {
+                self.end_session(io, id, Some(&Failure::Protocol { what: error.to_string() }));
+                false
+            }
+        }
+    }
+
+    /// Sync, Flush, and closed statements need no server while nothing is under way.
+    fn answer_locally(&mut self, io: &mut World<'_>, id: SessionId, len: usize) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let bytes = session.input.split_to(len.min(session.input.len()));
+        let out = io.output(session.socket);
+        let mut rest = &bytes[..];
+        while let Ok(Some((message, after))) = frame::split(rest) {
+            rest = after;
+            match message.tag {
+                tag::SYNC => backend::write_ready_for_query(out, TransactionStatus::Idle),
+                tag::CLOSE => {
+                    if let Ok(close) = Named::read(message.body) {
+                        session.statements.remove(close.name);
+                    }
+                    backend::write_close_complete(out);
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// Passes over what is left of a request that was answered with an error; gives whether its Sync was found.
+    fn skip_to_sync(&mut self, io: &mut World<'_>, id: SessionId) -> bool {
+        let Some(session) = self.sessions.get_mut(id) else { return false };
+        if session.stream_left > 0 {
+            let len = session.stream_left.min(session.input.len());
+            session.input.advance(len);
+            session.stream_left -= len;
+        }
+        while session.stream_left == 0 {
+            match frame::head(&session.input) {
+                Ok(Some(head)) => {
+                    if head.tag == tag::TERMINATE {
+                        session.skip = Skip::No;
+                        return true;
+                    }
+                    let len = head.len.min(session.input.len());
+                    session.input.advance(len);
+                    session.stream_left = head.len - len;
+                    if head.tag == tag::SYNC {
+                        session.skip = Skip::No;
+                        backend::write_ready_for_query(io.output(session.socket), TransactionStatus::Idle);
+                        return true;
+                    }
+                }
+                Ok(None) => return false,
+                Err(error) => {
+                    self.end_session(io, id, Some(&Failure::Protocol { what: error.to_string() }));
+                    return false;
+                }
+            }
+        }
+        false
+    }
+
+    /// Answers the request at the front of the input with an error; nothing of it was written to a server.
+    pub(crate) fn fail_request(&mut self, io: &mut World<'_>, id: SessionId, failure: &Failure) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.place = Place::Idle;
+        if !Session::is_ready(session) || failure.disposition() == Disposition::Close {
+            self.end_session(io, id, Some(failure));
+            return;
+        }
+        failure.write(io.output(session.socket), Disposition::Keep);
+        let len = match scan(&session.input) {
+            Ok(Scan::Request(len)) => Some(len),
+            Ok(Scan::Stream) => match frame::head(&session.input) {
+                Ok(Some(head)) if matches!(head.tag, tag::QUERY | tag::FUNCTION_CALL) => Some(head.len),
+                Ok(_) | Err(_) => None,
+            },
+            Ok(Scan::Incomplete | Scan::Local(_) | Scan::Terminate | Scan::Broken(_)) | Err(_) => None,
+        };
+        match len {
+            Some(len) => {
+                let there = len.min(session.input.len());
+                session.input.advance(there);
+                if there < len {
+                    // the rest of a long Query is passed over as it comes, and its ReadyForQuery then stands already
+                    session.stream_left = len - there;
+                    session.skip = Skip::ToSync;
+                }
+                backend::write_ready_for_query(io.output(session.socket), TransactionStatus::Idle);
+            }
+            None => session.skip = Skip::ToSync,
+        }
+        self.ready.push_back(id);
+    }
+
+    /// A request on a shared pipe has been answered.
+    pub(crate) fn finish_shared(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        if let Ok(Scan::Request(len)) = scan(&session.input) {
+            session.input.advance(len.min(session.input.len()));
+        }
+        session.place = Place::Idle;
+        self.ready.push_back(id);
+    }
+
+    /// Ends a session: says why if there is a reason, and lets go of what it holds.
+    pub(crate) fn end_session(&mut self, io: &mut World<'_>, id: SessionId, failure: Option<&Failure>) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let socket = session.socket;
+        if let Some(failure) = failure {
+            failure.write(io.output(socket), Disposition::Close);
+        }
+        io.close_after_output(socket);
+        self.leave(io, id);
+    }
+
+    /// Ends a session in the middle of a message: whatever were written now would be misread.
+    pub(crate) fn cut_session(&mut self, io: &mut World<'_>, id: SessionId) {
+        let Some(session) = self.sessions.get(id) else { return };
+        io.close(session.socket);
+        self.leave(io, id);
+    }
+
+    /// A client is gone.
+    pub(crate) fn on_client_closed(&mut self, io: &mut World<'_>, id: SessionId, _cause: &Closed) {
+        self.leave(io, id);
+    }
+
+    fn leave(&mut self, io: &mut World<'_>, id: SessionId) {
+        let place = self.sessions.get(id).map(|session| session.place);
+        self.drop_session(io, id);
+        match place {
+            Some(Place::Exclusive(server)) => self.leave_exclusive(io, server),
+            Some(Place::Shared(server)) => self.orphan_requests_of(io, id, server),
+            Some(Place::Idle | Place::Waiting | Place::Promised(_)) | None => {}
+        }
+    }
+
+    fn leave_exclusive(&mut self, io: &mut World<'_>, id: ServerId) {
+        let Some(server) = self.servers.get_mut(id) else { return };
+        server.holder = None;
+        if server.list == List::Exclusive {
+            if server.flow == Flow::Paused {
+                server.flow = Flow::Open;
+                io.resume(server.socket);
+            }
+            if server.cancel == Cancel::None {
+                self.abandon(io, id);
+            }
+        }
+    }
+
+    fn orphan_requests_of(&mut self, io: &mut World<'_>, id: SessionId, server_id: ServerId) {
+        let Some(server) = self.servers.get_mut(server_id) else { return };
+        for request in &mut server.in_flight {
+            if request.owner == Owner::Session(id) {
+                request.owner = Owner::Orphan;
+            }
+        }
+        if server.flow == Flow::Paused {
+            server.flow = Flow::Open;
+            io.resume(server.socket);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frames(text: &str) -> Vec<u8> {
+        let mut out = Vec::new();
+        for word in text.split(' ') {
+            let (tag, body) = word.split_at(1);
+            out.extend(tag.as_bytes());
+            out.extend(u32::try_from(body.len() + 4).unwrap().to_be_bytes());
+            out.extend(body.replace('_', "\0").as_bytes());
+        }
+        out
+    }
+
+    #[test]
+    fn a_request_ends_where_a_ready_for_query_is_owed() {
+        assert_eq!(scan(&frames("Qselect_")), Ok(Scan::Request(12)));
+        assert_eq!(scan(&frames("Ps_x_ B__ S Q_")), Ok(Scan::Request(9 + 7 + 5)));
+        assert_eq!(scan(&frames("Ps_x_ H")), Ok(Scan::Stream));
+        assert_eq!(scan(&frames("Ps_x_")), Ok(Scan::Incomplete));
+        assert_eq!(scan(&frames("S")), Ok(Scan::Local(5)));
+        assert_eq!(scan(&frames("CSa_ S")), Ok(Scan::Local(8 + 5)));
+        assert_eq!(scan(&frames("CPa_ S")), Ok(Scan::Request(13)));
+        assert_eq!(scan(&frames("X")), Ok(Scan::Terminate));
+        assert_eq!(scan(&frames("Y")), Ok(Scan::Broken(b'Y')));
+        assert_eq!(scan(b"Q\x3f\xff\xff\xff"), Ok(Scan::Stream));
+        assert!(scan(b"Q\xff\xff\xff\xff").is_err());
+    }
+}

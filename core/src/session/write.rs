@@ -1,0 +1,547 @@
+//! Putting a session's messages on the server connection it holds.
+//!
+//! Most go on as they came. Those that name a prepared statement are rewritten: a client's name means nothing on a
+//! connection that many sessions use, so every statement has one name of ours there (see [`crate::statement`]), is prepared
+//! before it is first bound, and answers that Postgres is not asked for are put in their place by us.
+
+use std::rc::Rc;
+use std::sync::Arc;
+
+use bytes::{Buf as _, BytesMut};
+use dbproto::frame::{self, Frame, FrameHead, HEAD_LEN};
+use dbproto::message::MessageError;
+use dbproto::message::frontend::{self, Bind, Named, Parse, Target, query_text, tag};
+use dbproto::pipeline::{Expect, Owed};
+
+use crate::error::Failure;
+use crate::pipe::{Cancel, Flow, Mark, Server, ServerId, ServerUnnamed, Soil};
+use crate::server::lose;
+use crate::session::request::REQUEST_LEN_MAX;
+use crate::session::{Barrier, Change, Deallocating, Pin, Session, SessionId, Unnamed};
+use crate::shard::{Shard, World};
+use crate::statement::{Interner, NAME_PREFIX, Preparation, Statement, StatementSource};
+
+/// Unsent bytes of a server connection above which its session is not read from.
+const SERVER_HIGH_WATER: usize = 256 * 1024;
+/// Longest Parse of a named statement: we must keep its text.
+const PARSE_LEN_MAX: usize = 16 * 1024 * 1024;
+/// Longest names at the front of a Bind.
+const NAMES_LEN_MAX: usize = 8 * 1024;
+
+/// What became of a message.
+enum Written {
+    /// It is on the connection, or was answered.
+    Done,
+    /// It must be there whole first, or nothing may be written yet.
+    Wait,
+}
+
+impl Shard {
+    /// Writes what the client has sent to the server connection it holds.
+    pub(crate) fn pass_on(&mut self, io: &mut World<'_>, id: SessionId, server_id: ServerId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let mut input = std::mem::take(&mut session.input);
+        let outcome = self.pass_frames(io, id, server_id, &mut input);
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.input = input;
+        }
+        match outcome {
+            Ok(()) => {
+                let tags = self.poll_synthetic(server_id);
+                self.write_synthetic(io, server_id, &tags);
+                self.let_go_if_answered(io, server_id);
+            }
+            Err(Some(failure)) => self.end_session(io, id, Some(&failure)),
+            Err(None) => self.end_session(io, id, None),
+        }
+    }
+
+    /// A connection that was asked for nothing that is still owed is given up.
+    fn let_go_if_answered(&mut self, io: &mut World<'_>, id: ServerId) {
+        let Some(server) = self.servers.get(id) else { return };
+        let done = server.is_quiet() && server.holder.and_then(|id| self.sessions.get(id)).is_some_and(|s| s.input.is_empty());
+        if done && server.status == dbproto::message::backend::TransactionStatus::Idle {
+            let pinned = server.holder.and_then(|id| self.sessions.get(id)).is_some_and(|s| s.pin != Pin::No);
+            if !pinned {
+                self.let_go_if_done(io, id);
+            }
+        }
+    }
+
+    fn pass_frames(
+        &mut self,
+        io: &mut World<'_>,
+        id: SessionId,
+        server_id: ServerId,
+        input: &mut BytesMut,
+    ) -> Result<(), Option<Failure>> {
+        let Self { sessions, servers, interner, pools, .. } = self;
+        let (Some(session), Some(server)) = (sessions.get_mut(id), servers.get_mut(server_id)) else {
+            return Ok(());
+        };
+        let before = io.output_len(server.socket);
+        let limit = pools.get(server.pool.0 as usize).map_or(0, |pool| pool.settings.prepared_statements);
+        let mut writer = Writer { session, server, interner, limit: limit as usize };
+        while !input.is_empty() && writer.session.barrier == Barrier::Open && writer.server.cancel == Cancel::None {
+            let out = io.output(writer.server.socket);
+            if writer.session.stream_left > 0 {
+                let len = writer.session.stream_left.min(input.len());
+                out.extend_from_slice(&input.split_to(len));
+                writer.session.stream_left -= len;
+            } else {
+                let head = frame::head(input).map_err(broken)?;
+                let Some(head) = head else { break };
+                if head.tag == tag::TERMINATE {
+                    return Err(None);
+                }
+                match writer.message(out, head, input).map_err(|error| Some(malformed(error)))? {
+                    Written::Done => {}
+                    Written::Wait => break,
+                }
+            }
+            if io.output_len(writer.server.socket) > SERVER_HIGH_WATER {
+                if writer.session.flow == Flow::Open {
+                    writer.session.flow = Flow::Paused;
+                    io.pause(writer.session.socket);
+                }
+                io.notify_drained(writer.server.socket);
+                break;
+            }
+        }
+        let written = io.output_len(writer.server.socket).saturating_sub(before);
+        if let Some(pool) = pools.get_mut(writer.server.pool.0 as usize) {
+            pool.stats.bytes_to_server += written as u64;
+        }
+        Ok(())
+    }
+}
+
+fn broken(error: frame::FrameError) -> Option<Failure> {
+    Some(Failure::Protocol { what: error.to_string() })
+}
+
+fn malformed(error: MessageError) -> Failure {
+    Failure::Protocol { what: error.to_string() }
+}
+
+/// Writes one session's messages to one connection.
+struct Writer<'a> {
+    session: &'a mut Session,
+    server: &'a mut Server,
+    interner: &'a mut Interner,
+    /// Statements the connection may have prepared.
+    limit: usize,
+}
+
+impl Writer<'_> {
+    fn message(&mut self, out: &mut BytesMut, head: FrameHead, input: &mut BytesMut) -> Result<Written, MessageError> {
+        let whole = input.len() >= head.len;
+        if !whole && head.len <= REQUEST_LEN_MAX {
+            return Ok(Written::Wait);
+        }
+        if !whole && head.tag == tag::BIND {
+            return self.long_bind(out, head, input);
+        }
+        if !whole && head.tag == tag::PARSE {
+            let unnamed = input.get(HEAD_LEN) == Some(&0);
+            if !unnamed && head.len > PARSE_LEN_MAX {
+                return Err(MessageError::TooLong);
+            }
+            if !unnamed || head.len <= REQUEST_LEN_MAX {
+                return Ok(Written::Wait);
+            }
+            self.session.unnamed = Unnamed::OnServer;
+            self.server.unnamed = ServerUnnamed::Unknown;
+            self.push(Owed::client(Expect::Parse).marked(Mark::UnnamedParse.encode()));
+            return Ok(self.stream(out, head, input));
+        }
+        if !whole {
+            self.verbatim(head.tag, input.get(HEAD_LEN).copied());
+            return Ok(self.stream(out, head, input));
+        }
+        let bytes = input.split_to(head.len);
+        let message = Frame { tag: head.tag, bytes: &bytes, body: bytes.get(HEAD_LEN..).unwrap_or_default() };
+        match head.tag {
+            tag::PARSE => self.parse(out, message)?,
+            tag::BIND => self.bind(out, message)?,
+            tag::DESCRIBE => self.describe(out, message)?,
+            tag::CLOSE => self.close(out, message)?,
+            tag::QUERY => self.query(out, message)?,
+            other => {
+                self.verbatim(other, message.body.first().copied());
+                out.extend_from_slice(message.bytes);
+                if other == tag::SYNC {
+                    self.close_leftovers(out)?;
+                }
+            }
+        }
+        Ok(Written::Done)
+    }
+
+    /// Begins to pass on a message that is not there whole.
+    fn stream(&mut self, out: &mut BytesMut, head: FrameHead, input: &mut BytesMut) -> Written {
+        self.session.stream_left = head.len - input.len();
+        out.extend_from_slice(&input.split());
+        Written::Done
+    }
+
+    fn push(&mut self, owed: Owed) {
+        if self.server.pipeline.is_empty() && !self.server.pipeline.is_open() {
+            self.server.group += 1;
+        }
+        self.server.soil = Soil::Unknown;
+        self.server.pipeline.push(owed);
+        let dropped: Vec<Owed> = self.server.pipeline.drain_dropped().collect();
+        for owed in dropped {
+            lose(self.server, Some(self.session), owed);
+        }
+        if owed.expect == Expect::Sync {
+            self.server.group += 1;
+        }
+    }
+
+    /// Notes what is owed for a message that is passed on as it is.
+    fn verbatim(&mut self, tag: u8, _first: Option<u8>) {
+        let expect = match tag {
+            tag::QUERY => {
+                self.session.unnamed = Unnamed::Absent;
+                self.server.unnamed = ServerUnnamed::Unknown;
+                Expect::Query
+            }
+            tag::DESCRIBE => Expect::DescribePortal,
+            tag::EXECUTE => Expect::Execute,
+            tag::SYNC => Expect::Sync,
+            tag::FUNCTION_CALL => Expect::FunctionCall,
+            tag::COPY_DONE | tag::COPY_FAIL => Expect::CopyEnd,
+            _ => return,
+        };
+        self.push(Owed::client(expect));
+    }
+
+    fn parse(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
+        let parse = Parse::read(message.body)?;
+        self.note_hazards(parse.query);
+        let source = StatementSource {
+            text: parse.query.into(),
+            types: parse.types.into(),
+            search_path: self.session.dress.search_path(),
+        };
+        if parse.name.is_empty() {
+            let statement = self.interner.intern(Arc::new(source));
+            self.server.unnamed = ServerUnnamed::Is(statement.id);
+            self.session.unnamed = Unnamed::Is(statement);
+            self.push(Owed::client(Expect::Parse).marked(Mark::UnnamedParse.encode()));
+            out.extend_from_slice(message.bytes);
+            return Ok(());
+        }
+        if self.session.statements.contains_key(parse.name) {
+            return self.refuse_duplicate(out, message, parse.name);
+        }
+        let statement = self.interner.intern(Arc::new(source));
+        self.session.statements.insert(parse.name.into(), Rc::clone(&statement));
+        self.session.changes.push_back(Change::Added(parse.name.into()));
+        match self.server.prepared.preparation(statement.id, self.server.group) {
+            Preparation::Ready => {
+                self.push(Owed::client(Expect::Synthetic).marked(Mark::SyntheticParse(statement.id).encode()));
+            }
+            needs => {
+                self.write_parse(out, &statement, needs)?;
+                self.server.prepared.on_parse_sent(&statement, self.server.group);
+                self.push(Owed::client(Expect::Parse).marked(Mark::ClientParse(statement.id).encode()));
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets Postgres itself say that the name is taken: it is made to be.
+    fn refuse_duplicate(&mut self, out: &mut BytesMut, message: Frame<'_>, name: &[u8]) -> Result<(), MessageError> {
+        frontend::write_parse(out, name, b"", &[0, 0])?;
+        self.push(Owed::nobody(Expect::Parse));
+        self.server.leftovers.push(name.into());
+        out.extend_from_slice(message.bytes);
+        self.push(Owed::client(Expect::Parse));
+        Ok(())
+    }
+
+    fn close_leftovers(&mut self, out: &mut BytesMut) -> Result<(), MessageError> {
+        if self.server.leftovers.is_empty() {
+            return Ok(());
+        }
+        for name in std::mem::take(&mut self.server.leftovers) {
+            frontend::write_close(out, Target::Statement, &name)?;
+            self.push(Owed::nobody(Expect::Close));
+        }
+        frontend::write_sync(out);
+        self.push(Owed::nobody(Expect::Sync));
+        Ok(())
+    }
+
+    /// Writes a Parse under our name, with what must stand before it. What it is owed is the caller's to note.
+    fn write_parse(&mut self, out: &mut BytesMut, statement: &Rc<Statement>, needs: Preparation) -> Result<(), MessageError> {
+        if needs == Preparation::CloseAndParse {
+            frontend::write_close(out, Target::Statement, statement.name().as_bytes())?;
+            self.push(Owed::nobody(Expect::Close));
+        }
+        while let Some(oldest) = self.server.prepared.evict(self.limit.max(1)) {
+            frontend::write_close(out, Target::Statement, crate::statement::StatementName::new(oldest).as_bytes())?;
+            self.push(Owed::nobody(Expect::Close));
+        }
+        frontend::write_parse(out, statement.name().as_bytes(), &statement.source.text, &statement.source.types)
+    }
+
+    /// Makes sure the connection has a statement.
+    fn prepare(&mut self, out: &mut BytesMut, statement: &Rc<Statement>) -> Result<(), MessageError> {
+        match self.server.prepared.preparation(statement.id, self.server.group) {
+            Preparation::Ready => Ok(()),
+            needs => {
+                self.write_parse(out, statement, needs)?;
+                self.server.prepared.on_parse_sent(statement, self.server.group);
+                self.push(Owed::nobody(Expect::Parse).marked(Mark::OwnParse(statement.id).encode()));
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes sure the connection's unnamed statement is the session's.
+    fn restore_unnamed(&mut self, out: &mut BytesMut) -> Result<(), MessageError> {
+        match &self.session.unnamed {
+            Unnamed::OnServer => Ok(()),
+            Unnamed::Is(statement) => {
+                if self.server.unnamed == ServerUnnamed::Is(statement.id) {
+                    return Ok(());
+                }
+                frontend::write_parse(out, b"", &statement.source.text, &statement.source.types)?;
+                self.server.unnamed = ServerUnnamed::Is(statement.id);
+                self.push(Owed::nobody(Expect::Parse).marked(Mark::OwnUnnamed.encode()));
+                Ok(())
+            }
+            Unnamed::Absent => {
+                if self.server.unnamed == ServerUnnamed::Absent {
+                    return Ok(());
+                }
+                frontend::write_close(out, Target::Statement, b"")?;
+                self.server.unnamed = ServerUnnamed::Absent;
+                self.push(Owed::nobody(Expect::Close));
+                Ok(())
+            }
+        }
+    }
+
+    fn bind(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
+        let bind = Bind::read(message.body)?;
+        if bind.statement.is_empty() {
+            self.restore_unnamed(out)?;
+            self.push(Owed::client(Expect::Bind));
+            out.extend_from_slice(message.bytes);
+            return Ok(());
+        }
+        match self.session.statements.get(bind.statement).map(Rc::clone) {
+            Some(statement) => {
+                self.prepare(out, &statement)?;
+                frontend::write_bind(out, bind.portal, statement.name().as_bytes(), bind.rest)?;
+            }
+            None => frontend::write_bind(out, bind.portal, &foreign(bind.statement), bind.rest)?,
+        }
+        self.push(Owed::client(Expect::Bind));
+        Ok(())
+    }
+
+    /// A Bind that is passed on while it arrives: only its names must be there.
+    fn long_bind(&mut self, out: &mut BytesMut, head: FrameHead, input: &mut BytesMut) -> Result<Written, MessageError> {
+        let there = input.split();
+        let body = there.get(HEAD_LEN..).unwrap_or_default();
+        let Ok(bind) = Bind::read(body) else {
+            if body.len() > NAMES_LEN_MAX {
+                return Err(MessageError::Malformed);
+            }
+            *input = there;
+            return Ok(Written::Wait);
+        };
+        let name: Vec<u8> = if bind.statement.is_empty() {
+            self.restore_unnamed(out)?;
+            Vec::new()
+        } else if let Some(statement) = self.session.statements.get(bind.statement).map(Rc::clone) {
+            self.prepare(out, &statement)?;
+            statement.name().as_bytes().to_vec()
+        } else {
+            foreign(bind.statement)
+        };
+        let len = (head.len + name.len()).saturating_sub(bind.statement.len()).saturating_sub(1);
+        let word = u32::try_from(len).ok().filter(|len| *len <= frame::LEN_MAX).ok_or(MessageError::TooLong)?;
+        out.extend_from_slice(&[tag::BIND]);
+        out.extend_from_slice(&word.to_be_bytes());
+        for text in [bind.portal, &name] {
+            out.extend_from_slice(text);
+            out.extend_from_slice(&[0]);
+        }
+        out.extend_from_slice(bind.rest);
+        self.push(Owed::client(Expect::Bind));
+        self.session.stream_left = head.len - there.len();
+        Ok(Written::Done)
+    }
+
+    fn describe(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
+        let describe = Named::read(message.body)?;
+        if describe.target == Target::Portal {
+            self.push(Owed::client(Expect::DescribePortal));
+            out.extend_from_slice(message.bytes);
+            return Ok(());
+        }
+        if describe.name.is_empty() {
+            self.restore_unnamed(out)?;
+            out.extend_from_slice(message.bytes);
+        } else if let Some(statement) = self.session.statements.get(describe.name).map(Rc::clone) {
+            self.prepare(out, &statement)?;
+            frontend::write_describe(out, Target::Statement, statement.name().as_bytes())?;
+        } else {
+            frontend::write_describe(out, Target::Statement, &foreign(describe.name))?;
+        }
+        self.push(Owed::client(Expect::DescribeStatement));
+        Ok(())
+    }
+
+    fn close(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
+        let close = Named::read(message.body)?;
+        if close.target == Target::Statement && !close.name.is_empty() {
+            if let Some((name, statement)) = self.session.statements.remove_entry(close.name) {
+                self.session.changes.push_back(Change::Removed(name, statement));
+                self.push(Owed::client(Expect::Synthetic).marked(Mark::SyntheticClose.encode()));
+                return Ok(());
+            }
+            frontend::write_close(out, Target::Statement, &foreign(close.name))?;
+        } else {
+            if close.target == Target::Statement {
+                self.session.unnamed = Unnamed::Absent;
+                self.server.unnamed = ServerUnnamed::Unknown;
+            }
+            out.extend_from_slice(message.bytes);
+        }
+        self.push(Owed::client(Expect::Close));
+        Ok(())
+    }
+
+    fn query(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
+        let text = query_text(message.body)?;
+        self.note_hazards(text);
+        if first_word_is(text, b"deallocate") || first_word_is(text, b"discard") {
+            self.session.barrier = Barrier::UntilReady;
+            if let Some(name) = deallocated_name(text)
+                && let Some(statement) = self.session.statements.get(&*name).map(Rc::clone)
+            {
+                return self.deallocate(out, name, &statement);
+            }
+        }
+        self.verbatim(tag::QUERY, None);
+        out.extend_from_slice(message.bytes);
+        Ok(())
+    }
+
+    /// `DEALLOCATE name` of a statement that was prepared by Parse: the same for the name it has there.
+    fn deallocate(&mut self, out: &mut BytesMut, name: Box<[u8]>, statement: &Rc<Statement>) -> Result<(), MessageError> {
+        if !self.server.prepared.has(statement.id)
+            && self.server.status != dbproto::message::backend::TransactionStatus::Failed
+        {
+            self.prepare(out, statement)?;
+            frontend::write_sync(out);
+            self.push(Owed::nobody(Expect::Sync));
+        }
+        let mut text = b"DEALLOCATE ".to_vec();
+        text.extend_from_slice(statement.name().as_bytes());
+        frontend::write_query(out, &text)?;
+        self.session.deallocating = Deallocating::Name(name);
+        self.verbatim(tag::QUERY, None);
+        Ok(())
+    }
+
+    /// Text that may leave state behind which only this connection has: the session keeps it.
+    fn note_hazards(&mut self, text: &[u8]) {
+        if let Some(hazard) = hazard(text) {
+            self.session.pin = Pin::Because(hazard);
+        }
+    }
+}
+
+/// A name the session never prepared. Postgres judges it, but it can never be one of ours.
+fn foreign(name: &[u8]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(name.len() + 1);
+    if name.starts_with(NAME_PREFIX) {
+        out.push(b' ');
+    }
+    out.extend_from_slice(name);
+    out
+}
+
+fn first_word_is(text: &[u8], word: &[u8]) -> bool {
+    let text = text.trim_ascii_start();
+    text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
+}
+
+/// The name in `DEALLOCATE [PREPARE] name`, folded as Postgres folds it; none for `ALL`.
+fn deallocated_name(text: &[u8]) -> Option<Box<[u8]>> {
+    let text = std::str::from_utf8(text).ok()?.trim().trim_end_matches(';').trim_end();
+    let (_, rest) = text.split_once(|c: char| c.is_ascii_whitespace())?;
+    let rest = rest.trim_start();
+    let rest = match rest.split_once(|c: char| c.is_ascii_whitespace()) {
+        Some((word, name)) if word.eq_ignore_ascii_case("prepare") => name.trim_start(),
+        Some(_) if !rest.starts_with('"') => return None,
+        Some(_) | None => rest,
+    };
+    if let Some(quoted) = rest.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
+        return Some(quoted.replace("\"\"", "\"").into_bytes().into());
+    }
+    let plain = rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || byte > 127);
+    (plain && !rest.eq_ignore_ascii_case("all")).then(|| rest.to_ascii_lowercase().into_bytes().into())
+}
+
+/// Words without which no statement leaves the state that their reason names.
+const HAZARDS: [(&[u8], &str); 9] = [
+    (b"temp", "temporary object"),
+    (b"advisory", "advisory lock"),
+    (b"hold", "WITH HOLD cursor"),
+    (b"set_config", "setting"),
+    (b"setseed", "random seed"),
+    (b"currval", "sequence value"),
+    (b"lastval", "sequence value"),
+    (b"role", "role"),
+    (b"authorization", "role"),
+];
+
+/// Why text may leave state behind in its session, if it may.
+fn hazard(text: &[u8]) -> Option<&'static str> {
+    HAZARDS.iter().find(|(word, _)| contains_ignoring_case(text, word)).map(|(_, reason)| *reason)
+}
+
+fn contains_ignoring_case(text: &[u8], word: &[u8]) -> bool {
+    let Some(first) = word.first() else { return true };
+    let upper = first.to_ascii_uppercase();
+    text.windows(word.len())
+        .any(|window| window.first().is_some_and(|b| b == first || *b == upper) && window.eq_ignore_ascii_case(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_name_in_a_deallocate_is_found() {
+        let name = |text: &str| deallocated_name(text.as_bytes()).map(|name| String::from_utf8(name.to_vec()).unwrap());
+        assert_eq!(name("DEALLOCATE s1"), Some("s1".into()));
+        assert_eq!(name(" deallocate PREPARE \n \"A b\"\"c\" ;"), Some("A b\"c".into()));
+        assert_eq!(name("deallocate S1;"), Some("s1".into()));
+        assert_eq!(name("DEALLOCATE ALL"), None);
+        assert_eq!(name("DEALLOCATE a; select 1"), None);
+    }
+
+    #[test]
+    fn hazards_are_found_in_any_case() {
+        assert_eq!(hazard(b"create TEMP table x()"), Some("temporary object"));
+        assert_eq!(hazard(b"select pg_try_Advisory_lock(1)"), Some("advisory lock"));
+        assert_eq!(hazard(b"select abalance from pgbench_accounts where aid = 1"), None);
+    }
+
+    #[test]
+    fn a_foreign_name_is_never_one_of_ours() {
+        assert_eq!(foreign(b"a"), b"a");
+        assert!(!foreign(b"_optimacore_1").starts_with(NAME_PREFIX));
+    }
+}

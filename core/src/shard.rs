@@ -1,0 +1,424 @@
+//! One shard: everything a core owns, and what it does when something happens.
+//!
+//! A shard is a state machine. The runtime calls it with events; it answers through [`World`]. It never waits, never
+//! locks, and shares nothing with other shards but the [`Board`]'s few numbers.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use config::Config;
+use crossbeam::channel::Sender;
+use crossbeam::utils::CachePadded;
+use runtime::{Address, Event, Io, Reactor, ShardId};
+use stats::{PoolStats, ShardStats};
+
+use crate::cancel::{CancelConnection, random_secret};
+use crate::error::Failure;
+use crate::pipe::{Flow, Server, ServerId};
+use crate::pool::{Pool, PoolId};
+use crate::session::{Phase, Place, Session, SessionId, Start};
+use crate::slab::{Key, Slab, TokenKind};
+use crate::statement::Interner;
+
+/// What a shard may ask of its runtime.
+pub(crate) type World<'a> = dyn Io<Message> + 'a;
+
+/// Pause between looks at timeouts while something is expected to happen soon, and otherwise.
+const TICK_SOON: Duration = Duration::from_millis(10);
+const TICK_IDLE: Duration = Duration::from_secs(1);
+/// Clients above the limit that are still told so; beyond, connections are closed without a word.
+const REFUSED_MAX: u32 = 1000;
+
+/// What all shards know together.
+pub(crate) struct Board {
+    /// When the process began.
+    pub(crate) started: Instant,
+    /// Makes up answers for users that do not exist.
+    pub(crate) mock_key: [u8; 32],
+    /// Where each configured database is, in the configuration's order.
+    pub(crate) upstreams: Vec<Address>,
+    /// Server connections of each configured database.
+    pub(crate) database_open: Vec<AtomicU32>,
+    /// Clients of each shard.
+    clients: Vec<CachePadded<AtomicU32>>,
+    total: CachePadded<AtomicU32>,
+}
+
+impl Board {
+    pub(crate) fn new(upstreams: Vec<Address>, shards: usize) -> Self {
+        let mut mock_key = [0; 32];
+        crate::cancel::fill_random(&mut mock_key);
+        Self {
+            started: Instant::now(),
+            mock_key,
+            database_open: upstreams.iter().map(|_| AtomicU32::new(0)).collect(),
+            upstreams,
+            clients: (0..shards).map(|_| CachePadded::default()).collect(),
+            total: CachePadded::default(),
+        }
+    }
+
+    /// Counts a client in; gives how many there are now.
+    fn enter(&self, shard: ShardId) -> u32 {
+        if let Some(count) = self.clients.get(usize::from(shard.0)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.total.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    fn leave(&self, shard: ShardId) {
+        if let Some(count) = self.clients.get(usize::from(shard.0)) {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.total.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The shard with the fewest clients; `here` if none has fewer.
+    fn least_loaded(&self, here: ShardId) -> ShardId {
+        let load = |index: usize| self.clients.get(index).map_or(u32::MAX, |count| count.load(Ordering::Relaxed));
+        let mut best = (load(usize::from(here.0)), here);
+        for index in 0..self.clients.len() {
+            if load(index) < best.0 {
+                best = (load(index), ShardId(u16::try_from(index).unwrap_or(u16::MAX)));
+            }
+        }
+        best.1
+    }
+}
+
+/// A client on its way to the shard that will serve it.
+pub(crate) struct Newcomer {
+    pub(crate) socket: OwnedFd,
+    pub(crate) peer: Option<IpAddr>,
+    pub(crate) admission: Admission,
+    /// Who it is, if another shard has found that out, and what that shard had not yet sent and not yet read.
+    pub(crate) start: Option<(Start, BytesMut, BytesMut)>,
+}
+
+/// Whether there is room for a client.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Admission {
+    Granted,
+    /// It will be told that there is none.
+    Refused,
+}
+
+/// What shards and the control side say to a shard.
+pub(crate) enum Message {
+    /// A client to serve.
+    Client(Newcomer),
+    /// A cancel request for one of its sessions.
+    Cancel { index: u32, secret: u32 },
+    /// Stop: let transactions finish until then.
+    Drain(Instant),
+    /// Tell what has been counted.
+    Snapshot(Sender<(ShardStats, Vec<PoolStats>)>),
+}
+
+/// See the module documentation.
+pub(crate) struct Shard {
+    pub(crate) config: Arc<Config>,
+    pub(crate) board: Arc<Board>,
+    pub(crate) sessions: Slab<Session>,
+    pub(crate) servers: Slab<Server>,
+    pub(crate) cancels: Slab<CancelConnection>,
+    pub(crate) pools: Vec<Pool>,
+    /// Pools by database and user.
+    pub(crate) pool_index: HashMap<(String, String), PoolId>,
+    pub(crate) interner: Interner,
+    /// Sessions that may be able to go on.
+    pub(crate) ready: VecDeque<SessionId>,
+    /// Clients that have not logged in, the one to give up first in front.
+    starting: VecDeque<(Instant, SessionId)>,
+    /// While stopping: until when transactions may go on.
+    pub(crate) draining: Option<Instant>,
+    pub(crate) rng: fastrand::Rng,
+    pub(crate) stats: ShardStats,
+    next_tick: Option<Instant>,
+    listeners: Vec<OwnedFd>,
+    is_unix: Vec<bool>,
+}
+
+/// A listener and whether it is a Unix socket.
+pub(crate) type Listener = (OwnedFd, bool);
+
+impl Shard {
+    pub(crate) fn new(config: Arc<Config>, board: Arc<Board>, core: u16, listeners: Vec<Listener>) -> Self {
+        let (listeners, is_unix) = listeners.into_iter().unzip();
+        Self {
+            config,
+            board,
+            sessions: Slab::default(),
+            servers: Slab::default(),
+            cancels: Slab::default(),
+            pools: Vec::new(),
+            pool_index: HashMap::new(),
+            interner: Interner::default(),
+            ready: VecDeque::new(),
+            starting: VecDeque::new(),
+            draining: None,
+            rng: fastrand::Rng::new(),
+            stats: ShardStats { core, ..ShardStats::default() },
+            next_tick: None,
+            listeners,
+            is_unix,
+        }
+    }
+
+    /// Timeouts are looked at soon.
+    pub(crate) fn hurry(&mut self, io: &mut World<'_>) {
+        self.tick_within(io, TICK_SOON);
+    }
+
+    fn tick_within(&mut self, io: &mut World<'_>, pause: Duration) {
+        let at = io.now() + pause;
+        if self.next_tick.is_none_or(|tick| tick > at) {
+            self.next_tick = Some(at);
+            io.set_timer(Some(at));
+        }
+    }
+
+    fn on_accepted(&mut self, io: &mut World<'_>, listener: u32, socket: OwnedFd) {
+        let peer = match self.is_unix.get(listener as usize) {
+            Some(true) => None,
+            _ => match rustix::net::getpeername(&socket).ok().flatten().map(std::net::SocketAddr::try_from) {
+                Some(Ok(address)) => Some(address.ip().to_canonical()),
+                // it has gone already
+                _ => return,
+            },
+        };
+        let to = self.board.least_loaded(io.shard());
+        let count = self.board.enter(to);
+        let limit = self.config.limits.max_client_connections;
+        let admission = if count > limit { Admission::Refused } else { Admission::Granted };
+        if count > limit.saturating_add(REFUSED_MAX) || self.draining.is_some() {
+            self.board.leave(to);
+            return;
+        }
+        let newcomer = Newcomer { socket, peer, admission, start: None };
+        if to == io.shard() {
+            self.adopt(io, newcomer);
+        } else if let Err(Message::Client(newcomer)) = io.post(to, Message::Client(newcomer)) {
+            self.board.leave(to);
+            self.board.enter(io.shard());
+            self.adopt(io, newcomer);
+        } else {
+            self.stats.handed_over += 1;
+        }
+    }
+
+    /// Another shard's client becomes ours; it has been counted.
+    fn adopt(&mut self, io: &mut World<'_>, newcomer: Newcomer) {
+        let now = io.now();
+        let Newcomer { socket, peer, admission, start } = newcomer;
+        let inserted = self.sessions.insert_with(|id| {
+            let socket = io.attach(socket, id.token(TokenKind::Session));
+            let mut session = Session::accepted(socket, random_secret(), peer, now);
+            session.admission = admission;
+            session
+        });
+        let Some(id) = inserted else {
+            self.board.leave(io.shard());
+            return;
+        };
+        match start {
+            Some((start, output, input)) => {
+                if let Some(session) = self.sessions.get_mut(id) {
+                    io.output(session.socket).extend_from_slice(&output);
+                    session.input = input;
+                }
+                self.settle_newcomer(io, id, start);
+            }
+            None => self.starting.push_back((now + self.config.limits.auth_timeout, id)),
+        }
+        self.tick_within(io, TICK_IDLE);
+    }
+
+    /// Gives a client that has been let in to another shard.
+    pub(crate) fn hand_on(&mut self, io: &mut World<'_>, id: SessionId, to: ShardId, start: Start) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let (socket, peer, input) = (session.socket, session.peer, std::mem::take(&mut session.input));
+        let detached = io.detach(socket);
+        self.drop_session(io, id);
+        let Some((socket, output)) = detached else { return };
+        self.board.enter(to);
+        let newcomer = Newcomer { socket, peer, admission: Admission::Granted, start: Some((start, output, input)) };
+        if io.post(to, Message::Client(newcomer)).is_err() {
+            // the other shard is drowning in messages; the client may come again
+            tracing::warn!("a client was turned away because the ring to its shard is full");
+            self.board.leave(to);
+        }
+    }
+
+    /// The session is no more.
+    pub(crate) fn drop_session(&mut self, io: &mut World<'_>, id: SessionId) {
+        self.stop_waiting(id);
+        if let Some(session) = self.sessions.remove(id) {
+            self.board.leave(io.shard());
+            if !matches!(session.phase, Phase::Ready) {
+                self.stats.login_failures += 1;
+            }
+        }
+    }
+
+    fn on_client_drained(&mut self, io: &mut World<'_>, id: SessionId) {
+        let Some(session) = self.sessions.get(id) else { return };
+        if let Place::Exclusive(server) | Place::Shared(server) = session.place
+            && let Some(server) = self.servers.get_mut(server)
+            && server.flow == Flow::Paused
+        {
+            server.flow = Flow::Open;
+            io.resume(server.socket);
+        }
+    }
+
+    fn on_server_drained(&mut self, id: ServerId) {
+        if let Some(holder) = self.servers.get(id).and_then(|server| server.holder) {
+            self.ready.push_back(holder);
+        }
+    }
+
+    /// Goes on with every session that may be able to.
+    fn run_ready(&mut self, io: &mut World<'_>) {
+        while let Some(id) = self.ready.pop_front() {
+            self.process(io, id);
+        }
+    }
+
+    fn drain(&mut self, io: &mut World<'_>, until: Instant) {
+        if self.draining.is_some() {
+            return;
+        }
+        self.draining = Some(until);
+        io.stop_listening();
+        for id in self.sessions.keys() {
+            let Some(session) = self.sessions.get(id) else { continue };
+            match session.place {
+                Place::Idle if session.input.is_empty() => self.end_session(io, id, Some(&Failure::Shutdown)),
+                Place::Exclusive(server) => self.let_go_if_done(io, server),
+                Place::Idle | Place::Waiting | Place::Promised(_) | Place::Shared(_) => {}
+            }
+        }
+        for pool in 0..self.pools.len() {
+            let idle = self.pools.get(pool).map(|pool| pool.idle.clone()).unwrap_or_default();
+            for server in idle {
+                self.retire(io, server);
+            }
+        }
+        self.hurry(io);
+    }
+
+    fn on_drain_tick(&mut self, io: &mut World<'_>) {
+        let Some(until) = self.draining else { return };
+        if io.now() >= until {
+            for id in self.sessions.keys() {
+                self.end_session(io, id, Some(&Failure::Shutdown));
+            }
+            io.stop();
+        } else if self.sessions.len() == 0 && self.servers.len() == 0 {
+            io.stop();
+        }
+    }
+
+    fn on_starting_tick(&mut self, io: &mut World<'_>) {
+        let now = io.now();
+        while let Some((_, id)) = self.starting.pop_front_if(|(at, _)| *at <= now) {
+            let late = self
+                .sessions
+                .get(id)
+                .is_some_and(|session| matches!(session.phase, Phase::Startup | Phase::Authenticating(_)));
+            if late {
+                let after = self.config.limits.auth_timeout;
+                self.end_session(io, id, Some(&Failure::LoginTimeout { after }));
+            }
+        }
+    }
+
+    fn on_tick(&mut self, io: &mut World<'_>) {
+        self.next_tick = None;
+        self.on_starting_tick(io);
+        self.on_server_tick(io);
+        self.on_cancel_tick(io);
+        for index in 0..self.pools.len() {
+            self.on_pool_tick(io, PoolId(u32::try_from(index).unwrap_or(u32::MAX)));
+        }
+        self.run_ready(io);
+        self.on_drain_tick(io);
+        let soon = self.draining.is_some()
+            || self.cancels.len() > 0
+            || self.pools.iter().any(|pool| !pool.waiting.is_empty() || pool.connecting > 0);
+        if soon {
+            self.tick_within(io, TICK_SOON);
+        } else if self.servers.len() > 0 || !self.starting.is_empty() {
+            self.tick_within(io, TICK_IDLE);
+        }
+    }
+}
+
+impl Reactor for Shard {
+    type Message = Message;
+
+    fn on_start(&mut self, io: &mut dyn Io<Message>) {
+        self.stats.shard = io.shard().0;
+        for (index, listener) in (0..).zip(std::mem::take(&mut self.listeners)) {
+            io.listen(listener, Key::<Listener>::at(index).token(TokenKind::Listener));
+        }
+    }
+
+    fn on_event(&mut self, io: &mut dyn Io<Message>, event: Event<'_>) {
+        match event {
+            Event::Accepted { token, socket } => {
+                let (_, listener) = Key::<Listener>::from_token(token);
+                self.on_accepted(io, listener.index(), socket);
+            }
+            Event::Connected { token, .. } => match Key::<()>::from_token(token).0 {
+                TokenKind::Server => self.on_server_connected(io, Key::from_token(token).1),
+                TokenKind::Cancel => self.on_cancel_connected(io, Key::from_token(token).1),
+                TokenKind::Session | TokenKind::Listener => {}
+            },
+            Event::Received { token, bytes, .. } => match Key::<()>::from_token(token).0 {
+                TokenKind::Session => self.on_client_bytes(io, Key::from_token(token).1, bytes),
+                TokenKind::Server => self.on_server_bytes(io, Key::from_token(token).1, bytes),
+                TokenKind::Cancel | TokenKind::Listener => {}
+            },
+            Event::Drained { token, .. } => match Key::<()>::from_token(token).0 {
+                TokenKind::Session => self.on_client_drained(io, Key::from_token(token).1),
+                TokenKind::Server => self.on_server_drained(Key::from_token(token).1),
+                TokenKind::Cancel | TokenKind::Listener => {}
+            },
+            Event::Closed { token, cause, .. } => match Key::<()>::from_token(token).0 {
+                TokenKind::Session => self.on_client_closed(io, Key::from_token(token).1, &cause),
+                TokenKind::Server => self.on_server_closed(io, Key::from_token(token).1, &cause),
+                TokenKind::Cancel => self.on_cancel_closed(io, Key::from_token(token).1),
+                TokenKind::Listener => {}
+            },
+        }
+        self.run_ready(io);
+    }
+
+    fn on_message(&mut self, io: &mut dyn Io<Message>, _from: ShardId, message: Message) {
+        self.on_control(io, message);
+    }
+
+    fn on_control(&mut self, io: &mut dyn Io<Message>, message: Message) {
+        match message {
+            Message::Client(newcomer) => self.adopt(io, newcomer),
+            Message::Cancel { index, secret } => self.cancel_session(io, index, secret),
+            Message::Drain(until) => self.drain(io, until),
+            Message::Snapshot(reply) => {
+                // the asker may have given up
+                let _sent: Result<(), _> = reply.send(self.take_stock());
+            }
+        }
+        self.run_ready(io);
+    }
+
+    fn on_timer(&mut self, io: &mut dyn Io<Message>) {
+        self.on_tick(io);
+    }
+}

@@ -1,0 +1,275 @@
+//! Prepared statements of one shard: what a client prepared, and the name it has on server connections.
+//!
+//! Every different (text, parameter types, search_path in force) is interned once and gets a number; on every server connection it is
+//! prepared under a name made of that number. So a statement that one client prepared on one connection can be bound on
+//! another, and the same statement of many clients is planned once per connection. A client never sees those names.
+//!
+//! Lives on one shard; what crosses to another shard is the [`StatementSource`].
+
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+/// What identifies a prepared statement.
+#[derive(PartialEq, Eq, Hash, Debug)]
+pub(crate) struct StatementSource {
+    /// The SQL text.
+    pub(crate) text: Box<[u8]>,
+    /// The parameter types as the Parse message carries them: a count and that many OIDs.
+    pub(crate) types: Box<[u8]>,
+    /// Fingerprint of the search_path it was prepared under; names resolve differently under another.
+    pub(crate) search_path: u64,
+}
+
+/// A statement's number on this shard; never given twice while anything remembers it.
+pub(crate) type StatementId = u32;
+
+/// An interned statement.
+#[derive(Debug)]
+pub(crate) struct Statement {
+    pub(crate) id: StatementId,
+    pub(crate) source: Arc<StatementSource>,
+}
+
+/// What begins every name we give to a statement on a server. A client's own unknown name that begins so is altered
+/// before it is sent on, so that it can never reach another session's statement.
+pub(crate) const NAME_PREFIX: &[u8] = b"_optimacore_";
+
+impl Statement {
+    /// The name on server connections.
+    pub(crate) fn name(&self) -> StatementName {
+        StatementName::new(self.id)
+    }
+}
+
+/// A name such as `_optimacore_17`, built without allocating.
+#[derive(Clone, Copy)]
+pub(crate) struct StatementName {
+    bytes: [u8; 24],
+    len: usize,
+}
+
+impl StatementName {
+    pub(crate) fn new(id: StatementId) -> Self {
+        let mut bytes = [0_u8; 24];
+        let mut len = 0;
+        for (to, from) in bytes.iter_mut().zip(NAME_PREFIX) {
+            *to = *from;
+            len += 1;
+        }
+        let mut digits = [0_u8; 10];
+        let mut rest = id;
+        let mut count = 0;
+        for digit in &mut digits {
+            *digit = b'0' + u8::try_from(rest % 10).unwrap_or_default();
+            rest /= 10;
+            count += 1;
+            if rest == 0 {
+                break;
+            }
+        }
+        for (to, from) in bytes.iter_mut().skip(len).zip(digits.iter().take(count).rev()) {
+            *to = *from;
+        }
+        len += count;
+        Self { bytes, len }
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        self.bytes.get(..self.len).unwrap_or_default()
+    }
+}
+
+/// All statements anything on this shard remembers.
+#[derive(Default)]
+pub(crate) struct Interner {
+    by_source: HashMap<Arc<StatementSource>, Rc<Statement>, foldhash::fast::RandomState>,
+    last_id: StatementId,
+    sweep_at: usize,
+}
+
+/// Entries below which nothing is swept.
+const SWEEP_MIN: usize = 1024;
+
+impl Interner {
+    /// The statement with this source, made if it is new.
+    pub(crate) fn intern(&mut self, source: Arc<StatementSource>) -> Rc<Statement> {
+        if let Some(statement) = self.by_source.get(&source) {
+            return Rc::clone(statement);
+        }
+        if self.by_source.len() >= self.sweep_at.max(SWEEP_MIN) {
+            self.by_source.retain(|_, statement| Rc::strong_count(statement) > 1);
+            self.sweep_at = self.by_source.len() * 2;
+        }
+        // marks carry 28 bits of it; numbers in use would have to span 2^28 statements to meet again
+        self.last_id = (self.last_id + 1) & crate::pipe::MARK_ID_MASK;
+        let statement = Rc::new(Statement { id: self.last_id, source: Arc::clone(&source) });
+        self.by_source.insert(source, Rc::clone(&statement));
+        statement
+    }
+}
+
+/// What one server connection has prepared, least recently used first out.
+#[derive(Default)]
+pub(crate) struct PreparedSet {
+    entries: HashMap<StatementId, Prepared, foldhash::fast::RandomState>,
+    clock: u64,
+}
+
+struct Prepared {
+    /// Keeps the number taken while the server knows the name.
+    _statement: Rc<Statement>,
+    used: u64,
+    /// Parse messages whose answer is outstanding.
+    pending: u32,
+    /// The group (see [`crate::pipe`]) the last Parse was written in.
+    group: u64,
+    known: bool,
+}
+
+/// What must be written before a statement can be bound on a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Preparation {
+    /// Nothing: the server has it, or will have it when the Bind of the same group is read.
+    Ready,
+    /// Parse.
+    Parse,
+    /// Close, then Parse: an earlier Parse is still unanswered, so nobody knows whether the name is taken.
+    CloseAndParse,
+}
+
+impl PreparedSet {
+    /// What binding `id` in `group` needs.
+    pub(crate) fn preparation(&mut self, id: StatementId, group: u64) -> Preparation {
+        self.clock += 1;
+        let clock = self.clock;
+        match self.entries.get_mut(&id) {
+            None => Preparation::Parse,
+            Some(entry) => {
+                entry.used = clock;
+                if (entry.known && entry.pending == 0) || (entry.pending > 0 && entry.group == group) {
+                    Preparation::Ready
+                } else if entry.pending > 0 {
+                    Preparation::CloseAndParse
+                } else {
+                    Preparation::Parse
+                }
+            }
+        }
+    }
+
+    /// A Parse for it has been written in `group`.
+    pub(crate) fn on_parse_sent(&mut self, statement: &Rc<Statement>, group: u64) {
+        self.clock += 1;
+        let used = self.clock;
+        let entry = self.entries.entry(statement.id).or_insert_with(|| Prepared {
+            _statement: Rc::clone(statement),
+            used,
+            pending: 0,
+            group,
+            known: false,
+        });
+        entry.pending += 1;
+        entry.group = group;
+        entry.used = used;
+    }
+
+    /// ParseComplete.
+    pub(crate) fn on_parsed(&mut self, id: StatementId) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.pending = entry.pending.saturating_sub(1);
+            entry.known = true;
+        }
+    }
+
+    /// The Parse failed or was skipped.
+    pub(crate) fn on_parse_lost(&mut self, id: StatementId) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.pending = entry.pending.saturating_sub(1);
+            // with two outstanding, a Close may have gone between them: only the last answer tells
+            entry.known = false;
+            if entry.pending == 0 {
+                self.entries.remove(&id);
+            }
+        }
+    }
+
+    /// The least recently used statement, taken out, if there are `limit` or more.
+    pub(crate) fn evict(&mut self, limit: usize) -> Option<StatementId> {
+        if self.entries.len() < limit {
+            return None;
+        }
+        let oldest =
+            self.entries.iter().filter(|(_, entry)| entry.pending == 0).min_by_key(|(_, e)| e.used).map(|(id, _)| *id)?;
+        self.entries.remove(&oldest);
+        Some(oldest)
+    }
+
+    /// The server has been told to forget it.
+    pub(crate) fn forget(&mut self, id: StatementId) {
+        self.entries.remove(&id);
+    }
+
+    /// Whether the server is known to have it.
+    pub(crate) fn has(&self, id: StatementId) -> bool {
+        self.entries.get(&id).is_some_and(|entry| entry.known && entry.pending == 0)
+    }
+
+    /// The server forgot everything (DISCARD ALL, DEALLOCATE ALL).
+    pub(crate) fn clear(&mut self) {
+        self.entries.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(text: &str) -> Arc<StatementSource> {
+        Arc::new(StatementSource { text: text.as_bytes().into(), types: Box::from([0, 0]), search_path: 0 })
+    }
+
+    #[test]
+    fn names_are_prefix_and_number() {
+        assert_eq!(StatementName::new(0).as_bytes(), b"_optimacore_0");
+        assert_eq!(StatementName::new(4_294_967_295).as_bytes(), b"_optimacore_4294967295");
+    }
+
+    #[test]
+    fn equal_sources_are_one_statement_and_different_ones_are_not() {
+        let mut interner = Interner::default();
+        let a = interner.intern(source("select 1"));
+        assert_eq!(interner.intern(source("select 1")).id, a.id);
+        assert_ne!(interner.intern(source("select 2")).id, a.id);
+    }
+
+    #[test]
+    fn a_statement_counts_as_prepared_only_after_its_answer() {
+        let mut interner = Interner::default();
+        let s = interner.intern(source("select 1"));
+        let mut set = PreparedSet::default();
+        assert_eq!(set.preparation(s.id, 1), Preparation::Parse);
+        set.on_parse_sent(&s, 1);
+        assert_eq!(set.preparation(s.id, 1), Preparation::Ready, "the same group may rely on it");
+        assert_eq!(set.preparation(s.id, 2), Preparation::CloseAndParse, "another group may not");
+        set.on_parsed(s.id);
+        assert_eq!(set.preparation(s.id, 2), Preparation::Ready);
+        set.on_parse_sent(&s, 3);
+        set.on_parse_lost(s.id);
+        assert_eq!(set.preparation(s.id, 4), Preparation::Parse, "a lost Parse leaves nothing to rely on");
+    }
+
+    #[test]
+    fn the_least_recently_used_is_evicted() {
+        let mut interner = Interner::default();
+        let mut set = PreparedSet::default();
+        let all: Vec<_> = ["a", "b", "c"].iter().map(|t| interner.intern(source(t))).collect();
+        for s in &all {
+            set.on_parse_sent(s, 1);
+            set.on_parsed(s.id);
+        }
+        assert_eq!(set.preparation(all[0].id, 2), Preparation::Ready);
+        assert_eq!(set.evict(4), None);
+        assert_eq!(set.evict(3), Some(all[1].id));
+    }
+}
