@@ -64,8 +64,7 @@ impl Shard {
         let shard = ShardId(u16::try_from(process_id >> INDEX_BITS).unwrap_or(u16::MAX));
         if shard == io.shard() {
             self.cancel_session(io, index, secret);
-        } else if usize::from(shard.0) < io.shard_count()
-            && io.post(shard, Message::Cancel { index, secret }).is_err()
+        } else if usize::from(shard.0) < io.shard_count() && io.post(shard, Message::Cancel { index, secret }).is_err()
         {
             tracing::warn!("a cancel request was dropped because the ring to its shard is full");
         }
@@ -101,7 +100,8 @@ impl Shard {
         let Some(pool) = self.pools.get(server.pool.0 as usize) else { return };
         let give_up_at = io.now() + CANCEL_MAX;
         let made = self.cancels.insert_with(|id_of_cancel| {
-            let socket = io.connect(&pool.target.address, id_of_cancel.token(TokenKind::Cancel)).unwrap_or(SocketId::NONE);
+            let socket =
+                io.connect(&pool.target.address, id_of_cancel.token(TokenKind::Cancel)).unwrap_or(SocketId::NONE);
             CancelConnection { socket, server: id, process_id, secret, give_up_at }
         });
         let Some(cancel) = made else { return };

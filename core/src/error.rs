@@ -79,17 +79,15 @@ impl Failure {
                     seconds(*waited)
                 ),
                 None,
-                Some("All connections of the pool are held by transactions; raise pool.size or query_wait_timeout, or shorten the transactions."),
+                Some(
+                    "All connections of the pool are held by transactions; raise pool.size or query_wait_timeout, or shorten the transactions.",
+                ),
                 Keep,
             ),
             Self::Cancelled => ("57014", "canceling statement due to user request".into(), None, None, Keep),
-            Self::UpstreamDown { address, last_error } => (
-                "08006",
-                format!("cannot connect to PostgreSQL at {address}: {last_error}"),
-                None,
-                None,
-                Keep,
-            ),
+            Self::UpstreamDown { address, last_error } => {
+                ("08006", format!("cannot connect to PostgreSQL at {address}: {last_error}"), None, None, Keep)
+            }
             Self::UpstreamRefused { sqlstate, message } => (sqlstate, message.clone(), None, None, Close),
             Self::ConnectionLost { address } => {
                 ("08006", format!("the connection to PostgreSQL at {address} was lost"), None, None, Keep)
@@ -145,8 +143,7 @@ mod tests {
 
     #[test]
     fn an_exhausted_pool_names_pool_limit_and_wait() {
-        let failure =
-            Failure::QueueTimeout { pool: "app/alice".into(), limit: 8, waited: Duration::from_millis(1500) };
+        let failure = Failure::QueueTimeout { pool: "app/alice".into(), limit: 8, waited: Duration::from_millis(1500) };
         assert_eq!(
             failure.to_string(),
             "57014 no server connection of pool app/alice became free within 1500 ms (pool size 8)"

@@ -289,6 +289,14 @@ impl Server {
         }
     }
 
+    /// `DISCARD ALL` has been done.
+    pub(crate) fn forget_everything(&mut self) {
+        self.prepared.clear();
+        self.unnamed = ServerUnnamed::Absent;
+        self.dress = Rc::default();
+        self.soil = Soil::Clean;
+    }
+
     /// Notes a value the server reported.
     pub(crate) fn set_parameter(&mut self, name: &[u8], value: &[u8]) {
         match self.parameters.iter_mut().find(|(n, _)| **n == *name) {

@@ -104,7 +104,11 @@ fn raise_descriptor_limit(config: &Config) {
     }
     let wanted = u64::from(config.limits.max_client_connections) + SPARE_DESCRIPTORS;
     if let Some(maximum) = limit.maximum.filter(|maximum| *maximum < wanted) {
-        tracing::warn!(maximum, wanted, "fewer open files are allowed than clients; raise the limit (ulimit -n, LimitNOFILE=)");
+        tracing::warn!(
+            maximum,
+            wanted,
+            "fewer open files are allowed than clients; raise the limit (ulimit -n, LimitNOFILE=)"
+        );
     }
 }
 

@@ -13,7 +13,7 @@ use dbproto::pipeline::{Expect, Owed};
 use runtime::Address;
 
 use crate::error::Failure;
-use crate::pipe::{List, Mark, ServerId, Soil};
+use crate::pipe::{Flow, List, Mark, ServerId, Soil};
 use crate::session::{Phase, Pin, Place, SessionId};
 use crate::shard::{Shard, World};
 
@@ -369,6 +369,11 @@ impl Shard {
         let now = io.now();
         let Some(server) = self.servers.get_mut(id) else { return };
         server.idle_since = now;
+        if server.flow == Flow::Paused {
+            // held back for a client that has its whole reply now
+            server.flow = Flow::Open;
+            io.resume(server.socket);
+        }
         let (pool_id, age) = (server.pool, now.saturating_duration_since(server.opened_at));
         let Some(pool) = self.pool(pool_id) else { return };
         if age >= pool.settings.server_lifetime || self.draining.is_some() {
@@ -390,9 +395,9 @@ impl Shard {
             .iter()
             .copied()
             .take_while(|id| {
-                self.sessions.get(*id).is_none_or(|s| {
-                    s.place != Place::Waiting || now.saturating_duration_since(s.waiting_since) >= wait
-                })
+                self.sessions
+                    .get(*id)
+                    .is_none_or(|s| s.place != Place::Waiting || now.saturating_duration_since(s.waiting_since) >= wait)
             })
             .collect();
         for id in overdue {

@@ -256,10 +256,7 @@ impl Shard {
         let out = io.output(session.socket);
         for _ in 0..owed {
             failure.write(out, crate::error::Disposition::Keep);
-            dbproto::message::backend::write_ready_for_query(
-                out,
-                dbproto::message::backend::TransactionStatus::Idle,
-            );
+            dbproto::message::backend::write_ready_for_query(out, dbproto::message::backend::TransactionStatus::Idle);
         }
         self.ready.push_back(id);
     }

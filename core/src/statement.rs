@@ -199,8 +199,12 @@ impl PreparedSet {
         if self.entries.len() < limit {
             return None;
         }
-        let oldest =
-            self.entries.iter().filter(|(_, entry)| entry.pending == 0).min_by_key(|(_, e)| e.used).map(|(id, _)| *id)?;
+        let oldest = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| entry.pending == 0)
+            .min_by_key(|(_, e)| e.used)
+            .map(|(id, _)| *id)?;
         self.entries.remove(&oldest);
         Some(oldest)
     }

@@ -90,7 +90,8 @@ impl Shard {
 
     /// The session does not wait any more.
     pub(crate) fn stop_waiting(&mut self, id: SessionId) {
-        let Some(session) = self.sessions.get(id).filter(|session| session.place == crate::session::Place::Waiting) else {
+        let Some(session) = self.sessions.get(id).filter(|session| session.place == crate::session::Place::Waiting)
+        else {
             return;
         };
         if let Some(pool) = self.pools.get_mut(session.pool.0 as usize) {

@@ -9,7 +9,7 @@ use dbproto::frame::{self, FrameHead, HEAD_LEN};
 use dbproto::message::backend::{self, ErrorFields, TransactionStatus};
 use dbproto::pipeline::{Audience, Outcome, Owed};
 
-use crate::pipe::{Delivery, Flow, List, Mark, Owner, Server, ServerId, ServerUnnamed, Soil, Streaming, WorkFailure};
+use crate::pipe::{Delivery, Flow, List, Mark, Owner, Server, ServerId, ServerUnnamed, Streaming, WorkFailure};
 use crate::session::{Change, Deallocating, Pin, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
 
@@ -242,6 +242,8 @@ impl Reply<'_> {
     fn part(&mut self, audience: Audience, tag: u8, body: &[u8]) -> Placed {
         if tag == b'C' && audience == Audience::Client {
             self.command_tag(body);
+        } else if tag == b'C' && body == b"DISCARD ALL\0" {
+            self.server.forget_everything();
         }
         self.for_audience(audience)
     }
@@ -357,10 +359,7 @@ impl Reply<'_> {
                 return;
             }
             b"DISCARD ALL" => {
-                self.server.prepared.clear();
-                self.server.unnamed = ServerUnnamed::Absent;
-                self.server.dress = Rc::default();
-                self.server.soil = Soil::Clean;
+                self.server.forget_everything();
                 session.statements.clear();
                 session.unnamed = Unnamed::Absent;
                 session.dress = Rc::clone(&session.login_dress);

@@ -60,7 +60,11 @@ impl Shard {
                 Ok(start) => {
                     if message.minor > 0 || message.protocol_options().next().is_some() {
                         let out = io.output(session.socket);
-                        backend::write_negotiate_protocol_version(out, 0, message.protocol_options().collect::<Vec<_>>().into_iter());
+                        backend::write_negotiate_protocol_version(
+                            out,
+                            0,
+                            message.protocol_options().collect::<Vec<_>>().into_iter(),
+                        );
                     }
                     self.authenticate(io, id, start)
                 }
@@ -92,8 +96,7 @@ impl Shard {
         let mut challenge = Challenge { salt: [0; 4], nonce: [0; 18] };
         cancel::fill_random(&mut challenge.salt);
         cancel::fill_random(&mut challenge.nonce);
-        let (machine, step) =
-            ServerAuth::start(&secret, start.user.as_bytes(), challenge, io.output(session.socket));
+        let (machine, step) = ServerAuth::start(&secret, start.user.as_bytes(), challenge, io.output(session.socket));
         session.phase = Phase::Authenticating(Box::new(Authenticating { machine, start }));
         self.on_auth_step(io, id, step)
     }
@@ -217,9 +220,12 @@ fn read_start(message: &StartupMessage<'_>) -> Result<Start, Failure> {
     let user = text(b"user").filter(|user| !user.is_empty()).ok_or_else(|| Failure::InvalidStartup {
         what: "no PostgreSQL user name specified in startup packet".to_owned(),
     })?;
-    if let Some(replication) = text(b"replication").filter(|value| !matches!(value.as_str(), "off" | "false" | "no" | "0"))
+    if let Some(replication) =
+        text(b"replication").filter(|value| !matches!(value.as_str(), "off" | "false" | "no" | "0"))
     {
-        return Err(Failure::Unsupported { what: format!("replication connections are not supported (replication={replication})") });
+        return Err(Failure::Unsupported {
+            what: format!("replication connections are not supported (replication={replication})"),
+        });
     }
     let database = text(b"database").filter(|name| !name.is_empty()).unwrap_or_else(|| user.clone());
     let settings = startup_settings(message.parameters()).map_err(|switch| Failure::Unsupported {

@@ -59,8 +59,8 @@ pub(crate) fn scan(input: &[u8]) -> Result<Scan, frame::FrameError> {
             tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL if local => return Ok(Scan::Local(at)),
             tag::CLOSE => {
                 let body = rest.get(frame::HEAD_LEN..head.len).unwrap_or_default();
-                local &= Named::read(body)
-                    .is_ok_and(|close| close.target == Target::Statement && !close.name.is_empty());
+                local &=
+                    Named::read(body).is_ok_and(|close| close.target == Target::Statement && !close.name.is_empty());
             }
             _ => local = false,
         }
@@ -89,6 +89,14 @@ const fn is_frontend(tag: u8) -> bool {
 impl Session {
     pub(crate) fn is_ready(session: &Self) -> bool {
         matches!(session.phase, Phase::Ready)
+    }
+
+    /// Whether the message at the front is one that must be there whole, however long it is.
+    fn awaits_rest(&self) -> bool {
+        let exclusive =
+            matches!(self.place, Place::Exclusive(_)) && self.barrier == Barrier::Open && self.stream_left == 0;
+        exclusive
+            && matches!(frame::head(&self.input), Ok(Some(head)) if head.tag == tag::PARSE && head.len > self.input.len())
     }
 
     /// The session holds no server connection any more.
@@ -141,28 +149,23 @@ impl Shard {
         if session.input.is_empty() {
             session.input = BytesMut::new();
         }
-        let full = session.input.len() > INPUT_HIGH_WATER;
+        let full = session.input.len() > INPUT_HIGH_WATER && !session.awaits_rest();
+        let server = match session.place {
+            Place::Exclusive(server) => self.servers.get(server).map(|server| server.socket),
+            Place::Idle | Place::Waiting | Place::Promised(_) | Place::Shared(_) => None,
+        };
+        let server = server.filter(|socket| io.output_len(*socket) > runtime::reactor::LOW_WATER);
         match (full, session.flow) {
             (true, Flow::Open) => {
                 session.flow = Flow::Paused;
                 io.pause(session.socket);
             }
-            (false, Flow::Paused) if !self.server_is_full(io, id) => {
-                if let Some(session) = self.sessions.get_mut(id) {
-                    session.flow = Flow::Open;
-                    io.resume(session.socket);
-                }
+            (_, Flow::Paused) if let Some(socket) = server => io.notify_drained(socket),
+            (false, Flow::Paused) => {
+                session.flow = Flow::Open;
+                io.resume(session.socket);
             }
-            (true, Flow::Paused) | (false, Flow::Paused | Flow::Open) => {}
-        }
-    }
-
-    fn server_is_full(&self, io: &World<'_>, id: SessionId) -> bool {
-        match self.sessions.get(id).map(|session| session.place) {
-            Some(Place::Exclusive(server)) => {
-                self.servers.get(server).is_some_and(|server| io.output_len(server.socket) > INPUT_HIGH_WATER)
-            }
-            _ => false,
+            (true, Flow::Paused) | (false, Flow::Open) => {}
         }
     }
 

@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::{Buf as _, BytesMut};
+use bytes::BytesMut;
 use dbproto::frame::{self, Frame, FrameHead, HEAD_LEN};
 use dbproto::message::MessageError;
 use dbproto::message::frontend::{self, Bind, Named, Parse, Target, query_text, tag};
@@ -59,7 +59,8 @@ impl Shard {
     /// A connection that was asked for nothing that is still owed is given up.
     fn let_go_if_answered(&mut self, io: &mut World<'_>, id: ServerId) {
         let Some(server) = self.servers.get(id) else { return };
-        let done = server.is_quiet() && server.holder.and_then(|id| self.sessions.get(id)).is_some_and(|s| s.input.is_empty());
+        let done =
+            server.is_quiet() && server.holder.and_then(|id| self.sessions.get(id)).is_some_and(|s| s.input.is_empty());
         if done && server.status == dbproto::message::backend::TransactionStatus::Idle {
             let pinned = server.holder.and_then(|id| self.sessions.get(id)).is_some_and(|s| s.pin != Pin::No);
             if !pinned {
@@ -277,7 +278,12 @@ impl Writer<'_> {
     }
 
     /// Writes a Parse under our name, with what must stand before it. What it is owed is the caller's to note.
-    fn write_parse(&mut self, out: &mut BytesMut, statement: &Rc<Statement>, needs: Preparation) -> Result<(), MessageError> {
+    fn write_parse(
+        &mut self,
+        out: &mut BytesMut,
+        statement: &Rc<Statement>,
+        needs: Preparation,
+    ) -> Result<(), MessageError> {
         if needs == Preparation::CloseAndParse {
             frontend::write_close(out, Target::Statement, statement.name().as_bytes())?;
             self.push(Owed::nobody(Expect::Close));
@@ -347,7 +353,12 @@ impl Writer<'_> {
     }
 
     /// A Bind that is passed on while it arrives: only its names must be there.
-    fn long_bind(&mut self, out: &mut BytesMut, head: FrameHead, input: &mut BytesMut) -> Result<Written, MessageError> {
+    fn long_bind(
+        &mut self,
+        out: &mut BytesMut,
+        head: FrameHead,
+        input: &mut BytesMut,
+    ) -> Result<Written, MessageError> {
         let there = input.split();
         let body = there.get(HEAD_LEN..).unwrap_or_default();
         let Ok(bind) = Bind::read(body) else {
@@ -437,7 +448,12 @@ impl Writer<'_> {
     }
 
     /// `DEALLOCATE name` of a statement that was prepared by Parse: the same for the name it has there.
-    fn deallocate(&mut self, out: &mut BytesMut, name: Box<[u8]>, statement: &Rc<Statement>) -> Result<(), MessageError> {
+    fn deallocate(
+        &mut self,
+        out: &mut BytesMut,
+        name: Box<[u8]>,
+        statement: &Rc<Statement>,
+    ) -> Result<(), MessageError> {
         if !self.server.prepared.has(statement.id)
             && self.server.status != dbproto::message::backend::TransactionStatus::Failed
         {
