@@ -11,4 +11,5 @@ pub mod auth;
 pub mod frame;
 pub mod message;
 pub mod pipeline;
+pub mod sql;
 pub mod startup;
