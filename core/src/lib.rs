@@ -5,8 +5,10 @@
 //! ARCHITECTURE.md draws the picture.
 
 mod cancel;
+mod catalog;
 mod dress;
 mod error;
+mod pace;
 mod pipe;
 pub mod plane;
 mod pool;
@@ -17,3 +19,4 @@ mod share;
 mod slab;
 mod statement;
 mod stock;
+mod verdict;

@@ -17,9 +17,10 @@ use dbproto::pipeline::{Owed, Pipeline};
 use runtime::SocketId;
 
 use crate::dress::Dress;
-use crate::pool::PoolId;
+use crate::pool::{Parameter, PoolId};
 use crate::server::login::ServerLogin;
-use crate::session::SessionId;
+use crate::session::login::reading;
+use crate::session::{Reading, SessionId};
 use crate::slab::Key;
 use crate::statement::{PreparedSet, StatementId};
 
@@ -107,8 +108,6 @@ pub(crate) struct InFlight {
     pub(crate) owner: Owner,
     pub(crate) written_at: Instant,
     pub(crate) delivery: Delivery,
-    /// Bytes of reply so far.
-    pub(crate) reply_len: usize,
 }
 
 /// The list of its pool a server connection sits in: this is its state.
@@ -151,7 +150,7 @@ pub(crate) enum Cancel {
 }
 
 /// What sessions may have left behind.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(crate) enum Soil {
     /// Nothing: proven by what ran.
     Clean,
@@ -193,10 +192,16 @@ pub(crate) struct Server {
     pub(crate) unnamed: ServerUnnamed,
     pub(crate) dress: Rc<Dress>,
     pub(crate) soil: Soil,
+    /// A statement of the running transaction has changed the system catalog.
+    pub(crate) catalog_touched: bool,
+    /// Bytes of the reply at the head so far.
+    pub(crate) reply_len: usize,
     /// Names to close after the present group (see `session::write`).
     pub(crate) leftovers: Vec<Box<[u8]>>,
     /// Values the server reported.
-    pub(crate) parameters: Vec<(Box<[u8]>, Box<[u8]>)>,
+    pub(crate) parameters: Vec<Parameter>,
+    /// How texts read under them.
+    pub(crate) reading: Reading,
     pub(crate) input: BytesMut,
     pub(crate) streaming: Streaming,
     pub(crate) cancel: Cancel,
@@ -251,8 +256,11 @@ impl Server {
             unnamed: ServerUnnamed::Absent,
             dress: Rc::default(),
             soil: Soil::Clean,
+            catalog_touched: false,
+            reply_len: 0,
             leftovers: Vec::new(),
             parameters: Vec::new(),
+            reading: Reading::Unusual,
             input: BytesMut::new(),
             streaming: Streaming::None,
             cancel: Cancel::None,
@@ -303,6 +311,7 @@ impl Server {
             Some((_, old)) => *old = value.into(),
             None => self.parameters.push((name.into(), value.into())),
         }
+        self.reading = reading(&self.parameters);
     }
 }
 

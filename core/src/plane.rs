@@ -13,6 +13,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use stats::Snapshot;
 
+use crate::catalog::keeper;
 use crate::shard::{Board, Listener, Message, Shard};
 
 /// How long a shard may take to tell its statistics.
@@ -35,7 +36,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     }
     let upstreams = resolve(&config)?;
     let config = Arc::new(config);
-    let board = Arc::new(Board::new(upstreams, cores.len()));
+    let (keeper, catalog_requests) = crossbeam::channel::unbounded();
+    let board = Arc::new(Board::new(&config, upstreams, cores.len(), keeper));
     let listeners = open_listeners(&config, cores.len())?;
     let statistics = config.stats.socket.as_deref().map(open_statistics).transpose()?;
 
@@ -51,6 +53,12 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         }
     };
     let running = runtime::launch(&plan, make)?;
+    {
+        let (handles, board) = (running.handles().to_vec(), Arc::clone(&board));
+        std::thread::Builder::new()
+            .name("catalogs".to_owned())
+            .spawn(move || keeper::run(&catalog_requests, &handles, &board))?;
+    }
     if let Some(listener) = statistics {
         let (handles, board) = (running.handles().to_vec(), Arc::clone(&board));
         std::thread::Builder::new()

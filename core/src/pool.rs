@@ -12,6 +12,8 @@ use dbproto::message::frontend;
 use dbproto::pipeline::{Expect, Owed};
 use runtime::Address;
 
+use crate::catalog::Catalog;
+use crate::catalog::keeper::{DatabaseKey, News};
 use crate::error::Failure;
 use crate::pipe::{Flow, List, Mark, ServerId, Soil};
 use crate::session::{Phase, Pin, Place, SessionId};
@@ -30,7 +32,9 @@ const RETRY_MIN: Duration = Duration::from_millis(10);
 const WELCOMES_MAX: usize = 256;
 
 /// Values a server reports at login.
-pub(crate) type Parameters = Rc<[(Box<[u8]>, Box<[u8]>)]>;
+pub(crate) type Parameters = Rc<[Parameter]>;
+/// Name and value.
+pub(crate) type Parameter = (Box<[u8]>, Box<[u8]>);
 
 /// How server connections of a pool are made.
 #[derive(Clone, Debug)]
@@ -66,9 +70,10 @@ pub(crate) struct Pool {
     pub(crate) settings: config::Pool,
     /// Server connections this shard may have.
     pub(crate) permits: u32,
-    /// Which configured database it belongs to, and how many connections all pools of that may have.
-    pub(crate) database_number: usize,
-    pub(crate) database_limit: Option<u32>,
+    /// Which configured database it belongs to, and that database's own name.
+    pub(crate) database: DatabaseKey,
+    /// What is known of its catalog.
+    pub(crate) news: Option<News>,
     /// Server connections it has, in whatever list.
     pub(crate) open: u32,
     pub(crate) connecting: u32,
@@ -91,8 +96,8 @@ impl Pool {
             target,
             settings,
             permits,
-            database_number: 0,
-            database_limit: None,
+            database: DatabaseKey::default(),
+            news: None,
             open: 0,
             connecting: 0,
             idle: Vec::new(),
@@ -103,6 +108,12 @@ impl Pool {
             welcomes: HashMap::default(),
             stats: stats::PoolStats::default(),
         }
+    }
+
+    /// The catalog, unless it is not known or out of date.
+    pub(crate) fn catalog(&self) -> Option<&Catalog> {
+        let news = self.news.as_ref()?;
+        news.catalog.as_deref().filter(|catalog| catalog.version == news.watch.version())
     }
 
     pub(crate) fn remember_welcome(&mut self, fingerprint: u64, parameters: Parameters) {
@@ -166,6 +177,15 @@ impl Shard {
                 pool.waiting.pop_front();
                 continue;
             };
+            if session.shareable.is_some() && self.try_share(io, front) {
+                if let Some(pool) = self.pools.get_mut(pool_id.0 as usize) {
+                    pool.waiting.pop_front();
+                }
+                continue;
+            }
+            let (Some(pool), Some(session)) = (self.pools.get_mut(pool_id.0 as usize), self.sessions.get(front)) else {
+                return;
+            };
             let dress = session.dress.fingerprint();
             let servers = &self.servers;
             let fits = |id: &ServerId| {
@@ -202,7 +222,12 @@ impl Shard {
             let paused = pool.retry.not_before.is_some_and(|at| at > io.now());
             // after a failure one attempt at a time finds out whether Postgres is back
             let probing = pool.retry.not_before.is_some() && pool.connecting > 0;
-            if !wanted || pool.open >= pool.permits || paused || probing || !self.take_database_slot(pool) {
+            if !wanted
+                || pool.open >= pool.permits
+                || paused
+                || probing
+                || !self.board.take_database_slot(pool.database.0)
+            {
                 return;
             }
             self.dial(io, pool_id);
@@ -297,6 +322,7 @@ impl Shard {
         server.last_session = Some(session_id);
         server.head_since = io.now();
         session.place = Place::Exclusive(id);
+        session.shareable = None;
         let waited = io.now().saturating_duration_since(session.waiting_since);
         let welcoming = matches!(session.phase, Phase::Welcoming);
         if let Some(pool) = self.pools.get_mut(server.pool.0 as usize) {
@@ -421,6 +447,7 @@ impl Shard {
         for id in stale {
             self.retire(io, id);
         }
+        self.on_share_tick(io, pool_id);
         self.serve(io, pool_id);
     }
 

@@ -53,7 +53,7 @@ impl Shard {
         if let Some(id) = inserted {
             self.servers.remove(id);
         }
-        self.give_database_slot(pool_id);
+        self.give_database_slot_of(pool_id);
         let error = failed.unwrap_or_else(|| "too many server connections".to_owned());
         self.on_connect_failed(io, pool_id, error);
     }
@@ -172,6 +172,12 @@ impl Shard {
         self.forget_server(io, id);
     }
 
+    fn give_database_slot_of(&self, pool: PoolId) {
+        if let Some(pool) = self.pool(pool) {
+            self.board.give_database_slot(pool.database.0);
+        }
+    }
+
     /// The backend is gone: its permit is free again.
     pub(crate) fn forget_server(&mut self, io: &mut World<'_>, id: ServerId) {
         self.move_to(id, List::Closing);
@@ -179,7 +185,7 @@ impl Shard {
         if let Some(pool) = self.pool_mut(server.pool) {
             pool.open = pool.open.saturating_sub(1);
         }
-        self.give_database_slot(server.pool);
+        self.give_database_slot_of(server.pool);
         self.serve(io, server.pool);
     }
 

@@ -118,6 +118,21 @@ pub(crate) enum Skip {
     ToSync,
 }
 
+/// Whether the session's texts read as SQL usually does (`standard_conforming_strings`, `client_encoding`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Reading {
+    Usual,
+    /// Nothing is concluded from them.
+    Unusual,
+}
+
+/// A request that may stand between those of other sessions.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Shareable {
+    pub(crate) len: usize,
+    pub(crate) kind: u64,
+}
+
 /// A client connection.
 pub(crate) struct Session {
     pub(crate) socket: SocketId,
@@ -140,10 +155,18 @@ pub(crate) struct Session {
     pub(crate) deallocating: Deallocating,
     pub(crate) pin: Pin,
     pub(crate) barrier: Barrier,
+    /// The request at the front of the input, if it may be shared.
+    pub(crate) shareable: Option<Shareable>,
+    /// The kind of the request that runs, for [`crate::pace`]; 0 for none.
+    pub(crate) kind: u64,
+    /// How its statements read.
+    pub(crate) reading: Reading,
     pub(crate) skip: Skip,
     pub(crate) input: BytesMut,
     /// Bytes of a long message that are still to be passed on to the server connection.
     pub(crate) stream_left: usize,
+    /// The end of what has passed of a long Query.
+    pub(crate) tail: Option<Vec<u8>>,
     pub(crate) waiting_since: Instant,
     pub(crate) flow: Flow,
 }
@@ -168,9 +191,13 @@ impl Session {
             deallocating: Deallocating::No,
             pin: Pin::No,
             barrier: Barrier::Open,
+            shareable: None,
+            kind: 0,
+            reading: Reading::Unusual,
             skip: Skip::No,
             input: BytesMut::new(),
             stream_left: 0,
+            tail: None,
             waiting_since: now,
             flow: Flow::Open,
         }

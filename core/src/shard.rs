@@ -18,7 +18,9 @@ use runtime::{Address, Event, Io, Reactor, ShardId};
 use stats::{PoolStats, ShardStats};
 
 use crate::cancel::{CancelConnection, random_secret};
+use crate::catalog::keeper::{DatabaseKey, News, WatchRequest};
 use crate::error::Failure;
+use crate::pace::Paces;
 use crate::pipe::{Flow, Server, ServerId};
 use crate::pool::{Pool, PoolId};
 use crate::session::{Phase, Place, Session, SessionId, Start};
@@ -42,24 +44,46 @@ pub(crate) struct Board {
     pub(crate) mock_key: [u8; 32],
     /// Where each configured database is, in the configuration's order.
     pub(crate) upstreams: Vec<Address>,
-    /// Server connections of each configured database.
-    pub(crate) database_open: Vec<AtomicU32>,
+    /// Server connections of each configured database, and how many it may have.
+    databases: Vec<(AtomicU32, u32)>,
+    /// Where catalogs are asked for.
+    pub(crate) keeper: Sender<WatchRequest>,
     /// Clients of each shard.
     clients: Vec<CachePadded<AtomicU32>>,
     total: CachePadded<AtomicU32>,
 }
 
 impl Board {
-    pub(crate) fn new(upstreams: Vec<Address>, shards: usize) -> Self {
+    pub(crate) fn new(config: &Config, upstreams: Vec<Address>, shards: usize, keeper: Sender<WatchRequest>) -> Self {
         let mut mock_key = [0; 32];
         crate::cancel::fill_random(&mut mock_key);
         Self {
             started: Instant::now(),
             mock_key,
-            database_open: upstreams.iter().map(|_| AtomicU32::new(0)).collect(),
+            databases: config
+                .databases
+                .iter()
+                .map(|database| (AtomicU32::new(0), database.max_connections.unwrap_or(u32::MAX)))
+                .collect(),
+            keeper,
             upstreams,
             clients: (0..shards).map(|_| CachePadded::default()).collect(),
             total: CachePadded::default(),
+        }
+    }
+
+    /// Takes one of the connections a configured database may have; gives whether there was one.
+    pub(crate) fn take_database_slot(&self, number: usize) -> bool {
+        self.databases.get(number).is_some_and(|(open, limit)| {
+            let taken =
+                open.fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < *limit).then(|| open + 1));
+            taken.is_ok()
+        })
+    }
+
+    pub(crate) fn give_database_slot(&self, number: usize) {
+        if let Some((open, _)) = self.databases.get(number) {
+            open.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
@@ -116,6 +140,8 @@ pub(crate) enum Message {
     Cancel { index: u32, secret: u32 },
     /// Stop: let transactions finish until then.
     Drain(Instant),
+    /// News of a database's catalog.
+    Catalog(News),
     /// Tell what has been counted.
     Snapshot(Sender<(ShardStats, Vec<PoolStats>)>),
 }
@@ -131,6 +157,10 @@ pub(crate) struct Shard {
     /// Pools by database and user.
     pub(crate) pool_index: HashMap<(String, String), PoolId>,
     pub(crate) interner: Interner,
+    /// How long requests of each kind take.
+    pub(crate) paces: Paces,
+    /// Catalogs, for pools that are still to open.
+    pub(crate) news: HashMap<DatabaseKey, News>,
     /// Sessions that may be able to go on.
     pub(crate) ready: VecDeque<SessionId>,
     /// Clients that have not logged in, the one to give up first in front.
@@ -159,6 +189,8 @@ impl Shard {
             pools: Vec::new(),
             pool_index: HashMap::new(),
             interner: Interner::default(),
+            paces: Paces::default(),
+            news: HashMap::new(),
             ready: VecDeque::new(),
             starting: VecDeque::new(),
             draining: None,
@@ -351,7 +383,7 @@ impl Shard {
         self.on_drain_tick(io);
         let soon = self.draining.is_some()
             || self.cancels.len() > 0
-            || self.pools.iter().any(|pool| !pool.waiting.is_empty() || pool.connecting > 0);
+            || self.pools.iter().any(|pool| !pool.waiting.is_empty() || pool.connecting > 0 || !pool.shared.is_empty());
         if soon {
             self.tick_within(io, TICK_SOON);
         } else if self.servers.len() > 0 || !self.starting.is_empty() {
@@ -410,6 +442,7 @@ impl Reactor for Shard {
             Message::Client(newcomer) => self.adopt(io, newcomer),
             Message::Cancel { index, secret } => self.cancel_session(io, index, secret),
             Message::Drain(until) => self.drain(io, until),
+            Message::Catalog(news) => self.on_news(&news),
             Message::Snapshot(reply) => {
                 // the asker may have given up
                 let _sent: Result<(), _> = reply.send(self.take_stock());

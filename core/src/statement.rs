@@ -6,9 +6,15 @@
 //!
 //! Lives on one shard; what crosses to another shard is the [`StatementSource`].
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
+
+use dbproto::sql::Backslash;
+
+use crate::catalog::Catalog;
+use crate::verdict::{Verdict, judge};
 
 /// What identifies a prepared statement.
 #[derive(PartialEq, Eq, Hash, Debug)]
@@ -29,6 +35,8 @@ pub(crate) type StatementId = u32;
 pub(crate) struct Statement {
     pub(crate) id: StatementId,
     pub(crate) source: Arc<StatementSource>,
+    /// The last verdict, and the catalog it was found by.
+    verdict: Cell<Option<(u64, Verdict)>>,
 }
 
 /// What begins every name we give to a statement on a server. A client's own unknown name that begins so is altered
@@ -39,6 +47,18 @@ impl Statement {
     /// The name on server connections.
     pub(crate) fn name(&self) -> StatementName {
         StatementName::new(self.id)
+    }
+
+    /// What this catalog says of its text, as a session reads it that reads as usual.
+    pub(crate) fn verdict(&self, catalog: &Catalog) -> Verdict {
+        match self.verdict.get() {
+            Some((serial, verdict)) if serial == catalog.serial => verdict,
+            Some(_) | None => {
+                let verdict = judge(&self.source.text, Backslash::Literal, catalog);
+                self.verdict.set(Some((catalog.serial, verdict)));
+                verdict
+            }
+        }
     }
 }
 
@@ -103,7 +123,7 @@ impl Interner {
         }
         // marks carry 28 bits of it; numbers in use would have to span 2^28 statements to meet again
         self.last_id = (self.last_id + 1) & crate::pipe::MARK_ID_MASK;
-        let statement = Rc::new(Statement { id: self.last_id, source: Arc::clone(&source) });
+        let statement = Rc::new(Statement { id: self.last_id, source: Arc::clone(&source), verdict: Cell::new(None) });
         self.by_source.insert(source, Rc::clone(&statement));
         statement
     }

@@ -138,7 +138,7 @@ impl<'a> Lexer<'a> {
 
     fn skip_line(&mut self) {
         let len = self.rest().iter().position(|byte| matches!(byte, b'\n' | b'\r'));
-        self.at += len.unwrap_or(self.rest().len());
+        self.at += len.unwrap_or_else(|| self.rest().len());
     }
 
     /// Comments nest.

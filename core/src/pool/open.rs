@@ -1,10 +1,10 @@
 //! Making a pool when its first client comes: which database, which credentials, how many permits.
 
 use std::hash::{BuildHasher as _, Hasher as _};
-use std::sync::atomic::Ordering;
 
 use runtime::ShardId;
 
+use crate::catalog::keeper::{News, WatchRequest};
 use crate::error::Failure;
 use crate::pool::{Pool, PoolId, Target};
 use crate::session::SessionId;
@@ -58,8 +58,13 @@ impl Shard {
         let permits = share_of(settings.size, shards, u32::from(self.stats.shard), turn_of(user, database));
         let id = PoolId(u32::try_from(self.pools.len()).unwrap_or(u32::MAX));
         let mut pool = Pool::new(format!("{database}/{user}"), target, settings, permits);
-        pool.database_number = number;
-        pool.database_limit = found.max_connections;
+        pool.database = (number, pool.target.database.clone());
+        pool.news = self.news.get(&pool.database).cloned();
+        if pool.news.is_none() {
+            let request = WatchRequest { key: pool.database.clone(), target: pool.target.clone() };
+            // without a keeper nothing is shared
+            let _sent: Result<(), _> = self.board.keeper.send(request);
+        }
         pool.stats.shard = self.stats.shard;
         database.clone_into(&mut pool.stats.database);
         user.clone_into(&mut pool.stats.user);
@@ -73,19 +78,12 @@ impl Shard {
         ShardId(u16::try_from(turn_of(user, database) % shards.max(1)).unwrap_or_default())
     }
 
-    /// Takes one of the connections a database may have; gives whether there was one.
-    pub(super) fn take_database_slot(&self, pool: &Pool) -> bool {
-        let (Some(open), limit) = (self.board.database_open.get(pool.database_number), pool.database_limit) else {
-            return false;
-        };
-        let limit = limit.unwrap_or(u32::MAX);
-        open.fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < limit).then(|| open + 1)).is_ok()
-    }
-
-    pub(crate) fn give_database_slot(&self, id: PoolId) {
-        if let Some(open) = self.pool(id).and_then(|pool| self.board.database_open.get(pool.database_number)) {
-            open.fetch_sub(1, Ordering::AcqRel);
+    /// News of a catalog reaches the pools of its database.
+    pub(crate) fn on_news(&mut self, news: &News) {
+        for pool in self.pools.iter_mut().filter(|pool| pool.database == news.watch.key) {
+            pool.news = Some(news.clone());
         }
+        self.news.insert(news.watch.key.clone(), news.clone());
     }
 
     /// The session does not wait any more.

@@ -9,7 +9,9 @@ use dbproto::frame::{self, FrameHead, HEAD_LEN};
 use dbproto::message::backend::{self, ErrorFields, TransactionStatus};
 use dbproto::pipeline::{Audience, Outcome, Owed};
 
+use crate::pace::Paces;
 use crate::pipe::{Delivery, Flow, List, Mark, Owner, Server, ServerId, ServerUnnamed, Streaming, WorkFailure};
+use crate::pool::Pool;
 use crate::session::{Change, Deallocating, Pin, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
 
@@ -17,8 +19,15 @@ use crate::shard::{Shard, World};
 const WHOLE_LEN_MAX: usize = 16 * 1024;
 /// Longest message that must be there whole before it is judged.
 const JUDGED_LEN_MAX: usize = 1024 * 1024;
+/// Bytes of one reply above which nobody waits behind it on a shared pipe.
+const SHARED_REPLY_MAX: usize = 64 * 1024;
 /// Unsent bytes of a client above which its server connection is not read from.
 const CLIENT_HIGH_WATER: usize = 256 * 1024;
+
+/// Whether a message is a part of a reply, rather than its end.
+const fn outcome_is_not_ready(tag: u8) -> bool {
+    tag != b'Z'
+}
 
 /// Messages that may be passed on in parts: what they hold means nothing to us.
 const fn may_stream(tag: u8) -> bool {
@@ -137,24 +146,29 @@ impl Shard {
 
     /// A slow client holds back the server connection it reads from.
     fn hold_back(&mut self, io: &mut World<'_>, id: ServerId) {
-        let Some(server) = self.servers.get_mut(id) else { return };
+        let Some(server) = self.servers.get(id) else { return };
         let Some(session) = server.head_session().and_then(|id| self.sessions.get(id)) else { return };
-        if server.flow == Flow::Open && io.output_len(session.socket) > CLIENT_HIGH_WATER {
+        let (socket, slow) = (session.socket, io.output_len(session.socket) > CLIENT_HIGH_WATER);
+        if (slow || server.reply_len > SHARED_REPLY_MAX) && server.depth() > 1 {
+            self.evacuate(id);
+        }
+        let Some(server) = self.servers.get_mut(id) else { return };
+        if server.flow == Flow::Open && slow {
             server.flow = Flow::Paused;
             io.pause(server.socket);
-            io.notify_drained(session.socket);
+            io.notify_drained(socket);
         }
     }
 
     fn place_message(&mut self, now: Instant, id: ServerId, head: FrameHead, body: &[u8]) -> Result<Placed, String> {
-        let Self { servers, sessions, pools, .. } = self;
+        let Self { servers, sessions, pools, paces, .. } = self;
         let Some(server) = servers.get_mut(id) else { return Err(String::new()) };
         let outcome =
             server.pipeline.handle_backend(head.tag, body.first().copied()).map_err(|error| error.to_string())?;
         let to = server.head_session();
-        let stats = pools.get_mut(server.pool.0 as usize).map(|pool| &mut pool.stats);
+        let Some(pool) = pools.get_mut(server.pool.0 as usize) else { return Err(String::new()) };
         let session = to.and_then(|id| sessions.get_mut(id));
-        let mut reply = Reply { server, session, to, stats };
+        let mut reply = Reply { server, session, to, pool, paces };
         let placed = match outcome {
             Outcome::Asynchronous => reply.asynchronous(head.tag, body),
             Outcome::Part(audience) => reply.part(audience, head.tag, body),
@@ -172,7 +186,9 @@ impl Shard {
             && let Some(request) = reply.server.in_flight.front_mut()
         {
             request.delivery = Delivery::Begun;
-            request.reply_len += head.len;
+        }
+        if placed.ends.is_none() && outcome_is_not_ready(head.tag) {
+            reply.server.reply_len += head.len;
         }
         Ok(placed)
     }
@@ -216,7 +232,8 @@ struct Reply<'a> {
     /// The session at the head, unless it has left.
     session: Option<&'a mut Session>,
     to: Option<SessionId>,
-    stats: Option<&'a mut stats::PoolStats>,
+    pool: &'a mut Pool,
+    paces: &'a mut Paces,
 }
 
 impl Reply<'_> {
@@ -274,9 +291,7 @@ impl Reply<'_> {
     fn error(&mut self, owed: Owed, body: &[u8]) -> Placed {
         let fields = ErrorFields::new(body);
         let fatal = fields.get(b'V').is_some_and(|severity| severity == b"FATAL" || severity == b"PANIC");
-        if let Some(stats) = self.stats.as_deref_mut() {
-            stats.count_error(fields.get(b'C').unwrap_or_default());
-        }
+        self.pool.stats.count_error(fields.get(b'C').unwrap_or_default());
         if fatal {
             // the connection ends for a reason that is not the client's; what that means for it is told when it has ended
             return Placed { to: None, ends: None };
@@ -314,12 +329,24 @@ impl Reply<'_> {
         self.server.head_since = now;
         let shared = self.server.in_flight.pop_front();
         let began = shared.as_ref().map_or(since, |request| request.written_at.max(since));
-        if let Some(stats) = self.stats.as_deref_mut()
-            && owed.audience == Audience::Client
-        {
+        let reply_len = std::mem::take(&mut self.server.reply_len);
+        if owed.audience == Audience::Client {
             let took = now.saturating_duration_since(began);
-            stats.server_time.record_us(u64::try_from(took.as_micros()).unwrap_or(u64::MAX));
-            stats.transactions += u64::from(status == TransactionStatus::Idle);
+            let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+            self.pool.stats.server_time.record_us(us);
+            self.pool.stats.transactions += u64::from(status == TransactionStatus::Idle);
+            if let Some(session) = self.session.as_deref_mut() {
+                let kind = std::mem::take(&mut session.kind);
+                if kind != 0 {
+                    self.paces.note(kind, us, reply_len);
+                }
+            }
+        }
+        if self.server.catalog_touched && status == TransactionStatus::Idle {
+            self.server.catalog_touched = false;
+            if let Some(news) = &self.pool.news {
+                news.watch.note_change();
+            }
         }
         if shared.is_some() && status != TransactionStatus::Idle {
             return Err("a shared request left a transaction open".to_owned());
@@ -338,6 +365,9 @@ impl Reply<'_> {
     /// What a completed command has done to the session that held the connection.
     fn command_tag(&mut self, body: &[u8]) {
         let tag = body.strip_suffix(b"\0").unwrap_or(body);
+        if [&b"CREATE"[..], b"ALTER", b"DROP"].iter().any(|verb| tag.starts_with(verb)) {
+            self.server.catalog_touched = true;
+        }
         let Some(session) = self.session.as_deref_mut() else { return };
         let pin = match tag {
             b"SET" => "setting",
@@ -368,10 +398,8 @@ impl Reply<'_> {
             }
             _ => return,
         };
-        if session.pin == Pin::No
-            && let Some(stats) = self.stats.as_deref_mut()
-        {
-            stats.count_pin(pin);
+        if session.pin == Pin::No {
+            self.pool.stats.count_pin(pin);
         }
         session.pin = Pin::Because(pin);
     }

@@ -12,7 +12,8 @@ use crate::cancel;
 use crate::dress::{Dress, startup_settings};
 use crate::error::Failure;
 use crate::pipe::ServerId;
-use crate::session::{Authenticating, Phase, SessionId, Start};
+use crate::pool::Parameter;
+use crate::session::{Authenticating, Phase, Reading, SessionId, Start};
 use crate::shard::{Admission, Shard, World};
 
 /// Longest password message.
@@ -198,6 +199,7 @@ impl Shard {
         let process_id = cancel::process_id(io.shard(), id);
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.phase = Phase::Ready;
+        session.reading = reading(parameters);
         let out = io.output(session.socket);
         backend::write_authentication_ok(out);
         for (name, value) in parameters.iter() {
@@ -208,6 +210,14 @@ impl Shard {
         self.stats.logins += 1;
         self.ready.push_back(id);
     }
+}
+
+/// How texts read under these settings.
+pub(crate) fn reading(parameters: &[Parameter]) -> Reading {
+    let value = |name: &[u8]| parameters.iter().find(|(n, _)| **n == *name).map(|(_, value)| &**value);
+    let usual = value(b"standard_conforming_strings") == Some(b"on")
+        && value(b"client_encoding").is_some_and(dbproto::sql::is_ascii_safe);
+    if usual { Reading::Usual } else { Reading::Unusual }
 }
 
 /// What a start-up packet asks for, or why that cannot be had.

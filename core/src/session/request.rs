@@ -182,7 +182,15 @@ impl Shard {
         }
         match scan(&session.input) {
             Ok(Scan::Incomplete) => false,
-            Ok(Scan::Request(_) | Scan::Stream) => {
+            Ok(Scan::Request(len)) => {
+                if !self.share_or_note(io, id, len) {
+                    self.acquire(io, id);
+                }
+                true
+            }
+            Ok(Scan::Stream) => {
+                session.shareable = None;
+                session.kind = 0;
                 self.acquire(io, id);
                 true
             }
@@ -297,11 +305,13 @@ impl Shard {
     /// A request on a shared pipe has been answered.
     pub(crate) fn finish_shared(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        if let Ok(Scan::Request(len)) = scan(&session.input) {
-            session.input.advance(len.min(session.input.len()));
+        if let Some(shareable) = session.shareable.take() {
+            session.input.advance(shareable.len.min(session.input.len()));
         }
         session.place = Place::Idle;
-        self.ready.push_back(id);
+        if !session.input.is_empty() || session.flow == Flow::Paused || self.draining.is_some() {
+            self.ready.push_back(id);
+        }
     }
 
     /// Ends a session: says why if there is a reason, and lets go of what it holds.

@@ -13,13 +13,17 @@ use dbproto::message::MessageError;
 use dbproto::message::frontend::{self, Bind, Named, Parse, Target, query_text, tag};
 use dbproto::pipeline::{Expect, Owed};
 
+use crate::catalog::Catalog;
 use crate::error::Failure;
 use crate::pipe::{Cancel, Flow, Mark, Server, ServerId, ServerUnnamed, Soil};
+use crate::pool::Pool;
 use crate::server::lose;
 use crate::session::request::REQUEST_LEN_MAX;
-use crate::session::{Barrier, Change, Deallocating, Pin, Session, SessionId, Unnamed};
+use crate::session::{Barrier, Change, Deallocating, Pin, Reading, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
 use crate::statement::{Interner, NAME_PREFIX, Preparation, Statement, StatementSource};
+use crate::verdict::judge;
+use dbproto::sql::Backslash;
 
 /// Unsent bytes of a server connection above which its session is not read from.
 const SERVER_HIGH_WATER: usize = 256 * 1024;
@@ -81,14 +85,19 @@ impl Shard {
             return Ok(());
         };
         let before = io.output_len(server.socket);
-        let limit = pools.get(server.pool.0 as usize).map_or(0, |pool| pool.settings.prepared_statements);
-        let mut writer = Writer { session, server, interner, limit: limit as usize };
+        let Some(pool) = pools.get_mut(server.pool.0 as usize) else { return Ok(()) };
+        let mut writer = Writer::new(session, server, interner, pool);
         while !input.is_empty() && writer.session.barrier == Barrier::Open && writer.server.cancel == Cancel::None {
             let out = io.output(writer.server.socket);
             if writer.session.stream_left > 0 {
                 let len = writer.session.stream_left.min(input.len());
-                out.extend_from_slice(&input.split_to(len));
+                let chunk = input.split_to(len);
+                search_passing(writer.session, &chunk);
+                out.extend_from_slice(&chunk);
                 writer.session.stream_left -= len;
+                if writer.session.stream_left == 0 {
+                    writer.session.tail = None;
+                }
             } else {
                 let head = frame::head(input).map_err(broken)?;
                 let Some(head) = head else { break };
@@ -110,9 +119,9 @@ impl Shard {
             }
         }
         let written = io.output_len(writer.server.socket).saturating_sub(before);
-        if let Some(pool) = pools.get_mut(writer.server.pool.0 as usize) {
-            pool.stats.bytes_to_server += written as u64;
-        }
+        let requests = writer.requests;
+        pool.stats.bytes_to_server += written as u64;
+        pool.stats.requests_exclusive += requests;
         Ok(())
     }
 }
@@ -126,12 +135,49 @@ fn malformed(error: MessageError) -> Failure {
 }
 
 /// Writes one session's messages to one connection.
-struct Writer<'a> {
+pub(crate) struct Writer<'a> {
     session: &'a mut Session,
     server: &'a mut Server,
     interner: &'a mut Interner,
     /// Statements the connection may have prepared.
     limit: usize,
+    /// What texts are judged by; none where nothing can be concluded.
+    catalog: Option<&'a Catalog>,
+    /// Requests that were ended.
+    requests: u64,
+}
+
+impl<'a> Writer<'a> {
+    fn new(session: &'a mut Session, server: &'a mut Server, interner: &'a mut Interner, pool: &'a Pool) -> Self {
+        let usual = session.reading == Reading::Usual && session.pin == Pin::No;
+        let catalog = pool.catalog().filter(|_| usual);
+        let limit = pool.settings.prepared_statements as usize;
+        Self { session, server, interner, limit, catalog, requests: 0 }
+    }
+}
+
+/// Writes a whole shared request.
+///
+/// # Errors
+/// When a message is malformed; nothing more can be said about the connection then.
+pub(crate) fn write_shared(
+    session: &mut Session,
+    server: &mut Server,
+    interner: &mut Interner,
+    pool: &Pool,
+    out: &mut BytesMut,
+    request: &[u8],
+) -> Result<(), MessageError> {
+    let soil = server.soil;
+    let mut writer = Writer::new(session, server, interner, pool);
+    let mut rest = request;
+    while let Ok(Some((message, after))) = frame::split(rest) {
+        writer.whole(out, message)?;
+        rest = after;
+    }
+    // it was proven to leave nothing behind
+    server.soil = soil;
+    Ok(())
 }
 
 impl Writer<'_> {
@@ -157,26 +203,37 @@ impl Writer<'_> {
             return Ok(self.stream(out, head, input));
         }
         if !whole {
-            self.verbatim(head.tag, input.get(HEAD_LEN).copied());
+            if head.tag == tag::QUERY {
+                // too long to be judged, but not to be searched while it passes
+                self.server.soil = Soil::Unknown;
+                self.session.tail = Some(Vec::new());
+                search_passing(self.session, input);
+            }
+            self.verbatim(head.tag);
             return Ok(self.stream(out, head, input));
         }
         let bytes = input.split_to(head.len);
         let message = Frame { tag: head.tag, bytes: &bytes, body: bytes.get(HEAD_LEN..).unwrap_or_default() };
-        match head.tag {
+        self.whole(out, message)?;
+        Ok(Written::Done)
+    }
+
+    fn whole(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
+        match message.tag {
             tag::PARSE => self.parse(out, message)?,
             tag::BIND => self.bind(out, message)?,
             tag::DESCRIBE => self.describe(out, message)?,
             tag::CLOSE => self.close(out, message)?,
             tag::QUERY => self.query(out, message)?,
             other => {
-                self.verbatim(other, message.body.first().copied());
+                self.verbatim(other);
                 out.extend_from_slice(message.bytes);
                 if other == tag::SYNC {
                     self.close_leftovers(out)?;
                 }
             }
         }
-        Ok(Written::Done)
+        Ok(())
     }
 
     /// Begins to pass on a message that is not there whole.
@@ -190,7 +247,7 @@ impl Writer<'_> {
         if self.server.pipeline.is_empty() && !self.server.pipeline.is_open() {
             self.server.group += 1;
         }
-        self.server.soil = Soil::Unknown;
+        self.requests += u64::from(owed.expect.is_terminal() && owed.audience == dbproto::pipeline::Audience::Client);
         self.server.pipeline.push(owed);
         let dropped: Vec<Owed> = self.server.pipeline.drain_dropped().collect();
         for owed in dropped {
@@ -201,8 +258,23 @@ impl Writer<'_> {
         }
     }
 
+    /// What running this text leaves on the connection.
+    fn soil(&mut self, text: &[u8]) {
+        let soil = self.catalog.map_or(Soil::Unknown, |catalog| judge(text, Backslash::Literal, catalog).soil);
+        self.server.soil = self.server.soil.max(soil);
+    }
+
+    /// What running this statement leaves on the connection.
+    fn soil_of(&mut self, statement: &Statement) {
+        let soil = self.catalog.map_or(Soil::Unknown, |catalog| statement.verdict(catalog).soil);
+        self.server.soil = self.server.soil.max(soil);
+    }
+
     /// Notes what is owed for a message that is passed on as it is.
-    fn verbatim(&mut self, tag: u8, _first: Option<u8>) {
+    fn verbatim(&mut self, tag: u8) {
+        if tag == tag::FUNCTION_CALL {
+            self.server.soil = Soil::Unknown;
+        }
         let expect = match tag {
             tag::QUERY => {
                 self.session.unnamed = Unnamed::Absent;
@@ -333,10 +405,22 @@ impl Writer<'_> {
         }
     }
 
+    fn soil_of_unnamed(&mut self) {
+        match &self.session.unnamed {
+            Unnamed::Is(statement) => {
+                let statement = Rc::clone(statement);
+                self.soil_of(&statement);
+            }
+            Unnamed::OnServer => self.server.soil = Soil::Unknown,
+            Unnamed::Absent => {}
+        }
+    }
+
     fn bind(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
         let bind = Bind::read(message.body)?;
         if bind.statement.is_empty() {
             self.restore_unnamed(out)?;
+            self.soil_of_unnamed();
             self.push(Owed::client(Expect::Bind));
             out.extend_from_slice(message.bytes);
             return Ok(());
@@ -344,6 +428,7 @@ impl Writer<'_> {
         match self.session.statements.get(bind.statement).map(Rc::clone) {
             Some(statement) => {
                 self.prepare(out, &statement)?;
+                self.soil_of(&statement);
                 frontend::write_bind(out, bind.portal, statement.name().as_bytes(), bind.rest)?;
             }
             None => frontend::write_bind(out, bind.portal, &foreign(bind.statement), bind.rest)?,
@@ -370,9 +455,11 @@ impl Writer<'_> {
         };
         let name: Vec<u8> = if bind.statement.is_empty() {
             self.restore_unnamed(out)?;
+            self.soil_of_unnamed();
             Vec::new()
         } else if let Some(statement) = self.session.statements.get(bind.statement).map(Rc::clone) {
             self.prepare(out, &statement)?;
+            self.soil_of(&statement);
             statement.name().as_bytes().to_vec()
         } else {
             foreign(bind.statement)
@@ -442,7 +529,8 @@ impl Writer<'_> {
                 return self.deallocate(out, name, &statement);
             }
         }
-        self.verbatim(tag::QUERY, None);
+        self.soil(text);
+        self.verbatim(tag::QUERY);
         out.extend_from_slice(message.bytes);
         Ok(())
     }
@@ -465,7 +553,8 @@ impl Writer<'_> {
         text.extend_from_slice(statement.name().as_bytes());
         frontend::write_query(out, &text)?;
         self.session.deallocating = Deallocating::Name(name);
-        self.verbatim(tag::QUERY, None);
+        self.server.soil = Soil::Unknown;
+        self.verbatim(tag::QUERY);
         Ok(())
     }
 
@@ -474,6 +563,23 @@ impl Writer<'_> {
         if let Some(hazard) = hazard(text) {
             self.session.pin = Pin::Because(hazard);
         }
+    }
+}
+
+/// Looks for hazards in a long Query while it is passed on; the end of each piece is kept, so that none hides between two.
+fn search_passing(session: &mut Session, piece: &[u8]) {
+    let Some(tail) = &mut session.tail else { return };
+    let keep = HAZARDS.iter().map(|(word, _)| word.len()).max().unwrap_or(0);
+    let mut seam = std::mem::take(tail);
+    seam.extend_from_slice(piece.get(..keep.min(piece.len())).unwrap_or_default());
+    let found = hazard(&seam).or_else(|| hazard(piece));
+    seam.extend_from_slice(
+        piece.get(keep..).map_or(&[][..], |rest| rest.get(rest.len().saturating_sub(keep)..).unwrap_or_default()),
+    );
+    let end = seam.len().saturating_sub(keep);
+    *tail = seam.split_off(end);
+    if let Some(found) = found {
+        session.pin = Pin::Because(found);
     }
 }
 

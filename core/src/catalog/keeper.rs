@@ -1,0 +1,261 @@
+//! Reads the system catalogs in the background: one thread and one connection per database.
+//!
+//! Off the data path: threads, blocking sockets. A shard asks for a database's catalog when its first pool of it opens, and
+//! is sent one whenever it has changed; while it may be out of date, or cannot be read, shards have none, and then nothing
+//! is shared. A shard that sees a statement change the catalog says so through [`Watch::note_change`], which makes
+//! every older catalog void at once.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::BytesMut;
+use crossbeam::channel::{Receiver, Sender, bounded};
+use dbproto::auth::ClientAuth;
+use dbproto::frame;
+use dbproto::message::backend::{self, Authentication, ErrorFields};
+use dbproto::message::frontend;
+use dbproto::startup;
+use runtime::{Address, ShardHandle};
+
+use crate::catalog::facts::{self, Row};
+use crate::catalog::{Catalog, Facts};
+use crate::pool::Target;
+use crate::shard::{Board, Message};
+
+/// Databases that are watched at once; requests of further ones are not shared.
+const WATCHES_MAX: usize = 64;
+/// How often a catalog is looked at for changes made elsewhere.
+const POLL_PAUSE: Duration = Duration::from_secs(1);
+/// Pauses after a failure.
+const RETRY_MIN: Duration = Duration::from_millis(100);
+const RETRY_MAX: Duration = Duration::from_secs(10);
+/// How long PostgreSQL may take to answer.
+const ANSWER_MAX: Duration = Duration::from_secs(30);
+const MESSAGE_LEN_MAX: usize = 64 * 1024 * 1024;
+
+/// Names a database: which configured one, and what it is called there.
+pub(crate) type DatabaseKey = (usize, String);
+
+/// What shards and a keeper share about a database.
+pub(crate) struct Watch {
+    pub(crate) key: DatabaseKey,
+    changes: AtomicU64,
+    wake: Sender<()>,
+}
+
+impl Watch {
+    /// A statement may have changed the catalog: what was read before is void.
+    pub(crate) fn note_change(&self) {
+        self.changes.fetch_add(1, Ordering::AcqRel);
+        // full means that it will look anyway
+        let _sent: Result<(), _> = self.wake.try_send(());
+    }
+
+    /// How many changes have been seen; a catalog with this version is not void.
+    pub(crate) fn version(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+}
+
+/// A shard wants to know a database's catalog.
+pub(crate) struct WatchRequest {
+    pub(crate) key: DatabaseKey,
+    pub(crate) target: Target,
+}
+
+/// News of a database's catalog.
+#[derive(Clone)]
+pub(crate) struct News {
+    pub(crate) watch: Arc<Watch>,
+    /// None while it is not known.
+    pub(crate) catalog: Option<Arc<Catalog>>,
+}
+
+/// Serves requests until every shard has gone.
+pub(crate) fn run(requests: &Receiver<WatchRequest>, shards: &[ShardHandle<Message>], board: &Arc<Board>) {
+    let mut known: HashMap<DatabaseKey, ()> = HashMap::new();
+    for request in requests {
+        if known.len() >= WATCHES_MAX || known.insert(request.key.clone(), ()).is_some() {
+            continue;
+        }
+        let (wake, woken) = bounded(1);
+        let watch = Arc::new(Watch { key: request.key, changes: AtomicU64::new(0), wake });
+        let (shards, board) = (shards.to_vec(), Arc::clone(board));
+        let keeper = Keeper { watch, target: request.target, shards, board, woken };
+        let spawned = std::thread::Builder::new().name("catalog".to_owned()).spawn(move || keeper.keep());
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "the catalog of a database cannot be watched; its requests are not shared");
+        }
+    }
+}
+
+struct Keeper {
+    watch: Arc<Watch>,
+    target: Target,
+    shards: Vec<ShardHandle<Message>>,
+    board: Arc<Board>,
+    woken: Receiver<()>,
+}
+
+impl Keeper {
+    fn keep(self) {
+        let mut pause = RETRY_MIN;
+        let mut reported = false;
+        loop {
+            let taken = self.board.take_database_slot(self.watch.key.0);
+            if taken {
+                let error = self.watch_until_lost(&mut pause);
+                self.board.give_database_slot(self.watch.key.0);
+                self.publish(None);
+                if !std::mem::replace(&mut reported, true) {
+                    tracing::info!(database = self.watch.key.1, %error, "the catalog cannot be read; nothing is shared meanwhile");
+                }
+            }
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(RETRY_MAX);
+        }
+    }
+
+    fn publish(&self, catalog: Option<Arc<Catalog>>) {
+        for shard in &self.shards {
+            shard.post(Message::Catalog(News { watch: Arc::clone(&self.watch), catalog: catalog.clone() }));
+        }
+    }
+
+    fn watch_until_lost(&self, pause: &mut Duration) -> io::Error {
+        let mut link = match Link::open(&self.target) {
+            Ok(link) => link,
+            Err(error) => return error,
+        };
+        let mut seen: Option<(Vec<Row>, u64)> = None;
+        loop {
+            // read before the catalog is: a change in between makes what is read void, not the other way round
+            let version = self.watch.version();
+            let mark = match link.query(facts::CHANGE_MARK) {
+                Ok(mark) => mark,
+                Err(error) => return error,
+            };
+            if seen.as_ref() != Some(&(mark.clone(), version)) {
+                match link.read_facts() {
+                    Ok(facts) => self.publish(Some(Arc::new(Catalog::build(facts, version)))),
+                    Err(error) => return error,
+                }
+                seen = Some((mark, version));
+                *pause = RETRY_MIN;
+            }
+            // whether somebody woke us or the time is over, we look again
+            let _woken: Result<(), _> = self.woken.recv_timeout(POLL_PAUSE);
+        }
+    }
+}
+
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
+/// A blocking connection to PostgreSQL.
+struct Link {
+    stream: Box<dyn Stream>,
+    input: BytesMut,
+}
+
+impl Link {
+    fn open(target: &Target) -> io::Result<Self> {
+        let stream: Box<dyn Stream> = match &target.address {
+            Address::Tcp(address) => {
+                let stream = TcpStream::connect_timeout(address, Duration::from_secs(5))?;
+                stream.set_read_timeout(Some(ANSWER_MAX))?;
+                stream.set_nodelay(true)?;
+                Box::new(stream)
+            }
+            Address::Unix(path) => {
+                let stream = UnixStream::connect(path)?;
+                stream.set_read_timeout(Some(ANSWER_MAX))?;
+                Box::new(stream)
+            }
+        };
+        let mut link = Self { stream, input: BytesMut::new() };
+        let mut out = BytesMut::new();
+        let parameters: [(&[u8], &[u8]); 4] = [
+            (b"user", target.user.as_bytes()),
+            (b"database", target.database.as_bytes()),
+            (b"application_name", b"optimacore catalog"),
+            (b"client_encoding", b"UTF8"),
+        ];
+        startup::write_startup(&mut out, &parameters);
+        link.stream.write_all(&out)?;
+        let mut auth = ClientAuth::new(target.user.as_bytes(), target.password.as_ref().map(String::as_bytes));
+        loop {
+            let (tag, body) = link.message()?;
+            match tag {
+                b'R' => {
+                    let request = Authentication::read(&body).map_err(io::Error::other)?;
+                    out.clear();
+                    auth.handle(request, &mut out).map_err(io::Error::other)?;
+                    link.stream.write_all(&out)?;
+                }
+                b'Z' => return Ok(link),
+                b'E' => return Err(refusal(&body)),
+                _ => {}
+            }
+        }
+    }
+
+    /// All facts as of one moment.
+    fn read_facts(&mut self) -> io::Result<Facts> {
+        self.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
+        let facts = facts::read(|text| self.query(text))?;
+        self.query("COMMIT")?;
+        Ok(facts)
+    }
+
+    fn query(&mut self, text: &str) -> io::Result<Vec<Row>> {
+        let mut out = BytesMut::new();
+        frontend::write_query(&mut out, text.as_bytes()).map_err(io::Error::other)?;
+        self.stream.write_all(&out)?;
+        let mut rows = Vec::new();
+        let mut failure = None;
+        loop {
+            let (tag, body) = self.message()?;
+            match tag {
+                b'D' => {
+                    let row: Result<Row, _> =
+                        backend::columns(&body).map(|column| column.map(|value| value.map(<[u8]>::to_vec))).collect();
+                    rows.push(row.map_err(io::Error::other)?);
+                }
+                b'E' => failure = Some(refusal(&body)),
+                b'Z' => return failure.map_or(Ok(rows), Err),
+                _ => {}
+            }
+        }
+    }
+
+    fn message(&mut self) -> io::Result<(u8, Vec<u8>)> {
+        loop {
+            if let Some((message, _)) = frame::split(&self.input).map_err(io::Error::other)? {
+                let (tag, body, len) = (message.tag, message.body.to_vec(), message.bytes.len());
+                bytes::Buf::advance(&mut self.input, len);
+                return Ok((tag, body));
+            }
+            if self.input.len() > MESSAGE_LEN_MAX {
+                return Err(io::Error::other("a message is too long"));
+            }
+            let mut buffer = [0; 16 * 1024];
+            let len = self.stream.read(&mut buffer)?;
+            if len == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            self.input.extend_from_slice(buffer.get(..len).unwrap_or_default());
+        }
+    }
+}
+
+fn refusal(body: &[u8]) -> io::Error {
+    let fields = ErrorFields::new(body);
+    let text = |code| String::from_utf8_lossy(fields.get(code).unwrap_or_default()).into_owned();
+    io::Error::other(format!("{} ({})", text(b'M'), text(b'C')))
+}
