@@ -24,11 +24,11 @@ type Names<T> = HashMap<Name, T, foldhash::fast::RandomState>;
 pub(crate) struct FunctionFact {
     pub(crate) name: Name,
     /// All are stable or immutable, and PostgreSQL's own or an extension's in C.
-    pub(crate) harmless: bool,
+    pub(crate) all: Harmless,
     /// All are PostgreSQL's own.
     pub(crate) builtin: bool,
-    /// One that is not harmless takes a row, so that `row.name` calls it.
-    pub(crate) row_call: bool,
+    /// Those that take a row, so that `row.name` calls them.
+    pub(crate) of_rows: Harmless,
 }
 
 /// A relation that a statement can name.
@@ -38,10 +38,10 @@ pub(crate) struct RelationFact {
     pub(crate) name: Name,
     /// `pg_class.relkind`.
     pub(crate) kind: u8,
-    /// Row security is on.
-    pub(crate) row_security: bool,
-    /// It has triggers or rules of its own.
-    pub(crate) reacts: bool,
+    /// No row security is on.
+    pub(crate) reads: Harmless,
+    /// It has no triggers or rules of its own.
+    pub(crate) writes: Harmless,
     /// A view's text.
     pub(crate) view: Option<Vec<u8>>,
 }
@@ -130,13 +130,13 @@ impl Catalog {
             hidden: facts.hidden,
         };
         for function in facts.functions {
-            let soil = match function.harmless {
-                true if !is_peculiar(&function.name) => Soil::Clean,
+            let soil = match function.all {
+                Harmless::Yes if !is_peculiar(&function.name) => Soil::Clean,
                 _ if function.builtin && VOLATILE_HARMLESS.contains(&&*function.name) => Soil::Clean,
                 _ if function.builtin && SEQUENCE_CALLS.contains(&&*function.name) => Soil::Sequences,
-                true | false => Soil::Unknown,
+                Harmless::Yes | Harmless::No => Soil::Unknown,
             };
-            if function.row_call {
+            if function.of_rows == Harmless::No {
                 out.row_calls.insert(function.name.clone());
             }
             out.called.insert(function.name, soil);
@@ -144,8 +144,9 @@ impl Catalog {
         let mut by_oid: HashMap<u32, Relation> = HashMap::new();
         for relation in &facts.relations {
             let plain = matches!(relation.kind, b'r' | b'p' | b'm' | b'S');
-            let read = if plain && !relation.row_security { Harmless::Yes } else { Harmless::No };
-            let write = if plain && !relation.row_security && !relation.reacts { Soil::Clean } else { Soil::Unknown };
+            let read = if plain { relation.reads } else { Harmless::No };
+            let write =
+                if read == Harmless::Yes && relation.writes == Harmless::Yes { Soil::Clean } else { Soil::Unknown };
             by_oid.insert(relation.oid, Relation { read, write });
         }
         pass_on(&mut by_oid, &facts.reads_through, |from, to| {

@@ -249,7 +249,7 @@ impl Shard {
             Some(b"DISCARD ALL") => Rc::default(),
             _ => Rc::clone(&server.dress),
         };
-        let mut change = session.dress.change_from(&worn).join("; ");
+        let mut change = session.dress.change_from(&worn).join("\n;");
         if clean.is_none() && change.is_empty() {
             self.hand_over(io, id, session_id);
             return;
@@ -267,7 +267,7 @@ impl Shard {
             query(text, Mark::Clean);
         }
         if !change.is_empty() {
-            change.push(';');
+            change.push_str("\n;");
             query(change.as_bytes(), Mark::Dress);
         }
         let pool = server.pool;

@@ -22,6 +22,15 @@ pub(crate) use reply::lose;
 /// How long a backend may take to end after it was told to.
 const CLOSING_MAX: Duration = Duration::from_secs(5);
 
+/// Who ended a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ending {
+    /// We did: what it would have said next is not known.
+    Ours,
+    /// Postgres or the network did.
+    Theirs,
+}
+
 impl Shard {
     /// Begins a new connection of a pool.
     pub(crate) fn dial(&mut self, io: &mut World<'_>, pool_id: PoolId) {
@@ -147,7 +156,7 @@ impl Shard {
         if let Some(pool) = self.pool_mut(pool) {
             pool.stats.closes_in_doubt += 1;
         }
-        self.orphan_all(io, id, false);
+        self.orphan_all(io, id, Ending::Ours);
         self.retire(io, id);
     }
 
@@ -166,7 +175,7 @@ impl Shard {
             List::Closing => {}
             List::Idle | List::Shared | List::Draining | List::Exclusive | List::Working => {
                 tracing::info!(%cause, "a server connection was lost");
-                self.orphan_all(io, id, true);
+                self.orphan_all(io, id, Ending::Theirs);
             }
         }
         self.forget_server(io, id);
@@ -190,7 +199,7 @@ impl Shard {
     }
 
     /// Everybody who has something under way on this connection is told or served elsewhere.
-    fn orphan_all(&mut self, io: &mut World<'_>, id: ServerId, lost: bool) {
+    fn orphan_all(&mut self, io: &mut World<'_>, id: ServerId, ending: Ending) {
         let Some(server) = self.servers.get_mut(id) else { return };
         let in_flight = std::mem::take(&mut server.in_flight);
         let (holder, promised) = (server.holder.take(), server.promised.take());
@@ -215,7 +224,7 @@ impl Shard {
             self.acquire(io, session);
         }
         if let Some(session) = holder {
-            self.fail_holder(io, session, id, lost);
+            self.fail_holder(io, session, id, ending);
         }
     }
 
@@ -243,7 +252,7 @@ impl Shard {
     }
 
     /// The session that held a lost connection: outside a transaction and between requests it goes on, otherwise it ends.
-    fn fail_holder(&mut self, io: &mut World<'_>, id: SessionId, server_id: ServerId, lost: bool) {
+    fn fail_holder(&mut self, io: &mut World<'_>, id: SessionId, server_id: ServerId, ending: Ending) {
         let address = self.upstream_of(server_id);
         let Some(server) = self.servers.get(server_id) else { return };
         let in_transaction = server.status != dbproto::message::backend::TransactionStatus::Idle;
@@ -254,7 +263,13 @@ impl Shard {
             (0, false) if !open => Failure::ConnectionLost { address },
             _ => Failure::OutcomeUnknown { address },
         };
-        if !lost || in_transaction || pinned || open || session.stream_left > 0 || !Session::is_ready(session) {
+        if ending == Ending::Ours
+            || in_transaction
+            || pinned
+            || open
+            || session.stream_left > 0
+            || !Session::is_ready(session)
+        {
             self.end_session(io, id, Some(&failure));
             return;
         }

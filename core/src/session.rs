@@ -14,12 +14,14 @@ use runtime::SocketId;
 use crate::dress::Dress;
 use crate::pipe::{Flow, ServerId};
 use crate::pool::PoolId;
+use crate::session::setting::Setting;
 use crate::shard::Admission;
 use crate::slab::Key;
 use crate::statement::Statement;
 
 pub(crate) mod login;
 pub(crate) mod request;
+pub(crate) mod setting;
 pub(crate) mod write;
 
 /// Names a session on its shard.
@@ -155,6 +157,9 @@ pub(crate) struct Session {
     pub(crate) deallocating: Deallocating,
     pub(crate) pin: Pin,
     pub(crate) barrier: Barrier,
+    /// Changes of settings that are under way, and how many of them Postgres has accepted.
+    pub(crate) settings: Vec<Setting>,
+    pub(crate) settings_done: usize,
     /// The request at the front of the input, if it may be shared.
     pub(crate) shareable: Option<Shareable>,
     /// The kind of the request that runs, for [`crate::pace`]; 0 for none.
@@ -191,6 +196,8 @@ impl Session {
             deallocating: Deallocating::No,
             pin: Pin::No,
             barrier: Barrier::Open,
+            settings: Vec::new(),
+            settings_done: 0,
             shareable: None,
             kind: 0,
             reading: Reading::Unusual,

@@ -16,7 +16,7 @@ use crate::error::Failure;
 use crate::pipe::{Cancel, Delivery, Flow, InFlight, List, Owner, Server, ServerId, Soil};
 use crate::pool::{Pool, PoolId};
 use crate::session::request::REQUEST_LEN_MAX;
-use crate::session::write::write_shared;
+use crate::session::write::{Writer, write_shared};
 use crate::session::{Pin, Place, Reading, Session, SessionId, Shareable};
 use crate::shard::{Shard, World};
 use crate::verdict::{Sharing, Verdict, judge};
@@ -111,7 +111,7 @@ impl Shard {
         let out = io.output(server.socket);
         let before = out.len();
         let request = input.get(..shareable.len).unwrap_or_default();
-        let written = write_shared(session, server, interner, pool, out, request);
+        let written = write_shared(Writer::new(session, server, interner, pool), out, request);
         let len = out.len().saturating_sub(before);
         session.input = input;
         session.kind = shareable.kind;

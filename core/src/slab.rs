@@ -66,15 +66,6 @@ impl<T> Key<T> {
         (u64::from(self.generation) << 32) | (kind << 30) | u64::from(self.index)
     }
 
-    /// The key as one number, for messages to other shards.
-    pub(crate) fn to_bits(self) -> u64 {
-        (u64::from(self.generation) << 32) | u64::from(self.index)
-    }
-
-    pub(crate) fn from_bits(bits: u64) -> Self {
-        Self::from_token(bits).1
-    }
-
     /// The kind and the key a token was made of.
     pub(crate) fn from_token(token: runtime::Token) -> (TokenKind, Self) {
         let kind = match (token >> 30) & 3 {
@@ -188,6 +179,5 @@ mod tests {
         for kind in [TokenKind::Session, TokenKind::Server, TokenKind::Cancel, TokenKind::Listener] {
             assert_eq!(Key::<i32>::from_token(key.token(kind)), (kind, key));
         }
-        assert_eq!(Key::<i32>::from_bits(key.to_bits()), key);
     }
 }

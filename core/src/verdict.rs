@@ -72,8 +72,8 @@ pub(crate) fn judge(text: &[u8], backslash: Backslash, catalog: &Catalog) -> Ver
 /// Judges an expression that a write evaluates (a default, a check, an index expression).
 pub(crate) fn judge_expression(text: &[u8], catalog: &Catalog) -> Soil {
     let mut reader = Reader::new(text, Backslash::Literal, catalog);
-    let mut found = Found { sharing: Sharing::Possible, soil: Soil::Clean };
-    match reader.rest_of_statement(Shape::Read, &mut found) {
+    let mut found = Found { shape: Shape::Read, sharing: Sharing::Possible, soil: Soil::Clean };
+    match reader.rest_of_statement(&mut found) {
         Ok(()) if reader.next.is_none() => found.soil,
         _ => Soil::Unknown,
     }
@@ -82,10 +82,19 @@ pub(crate) fn judge_expression(text: &[u8], catalog: &Catalog) -> Soil {
 /// The text is not understood, or does what is not on the list.
 struct Unknown;
 
+/// What is known of a statement so far.
 #[derive(Clone, Copy)]
 struct Found {
+    shape: Shape,
     sharing: Sharing,
     soil: Soil,
+}
+
+/// A word, folded if it is short, and the one right before it.
+#[derive(Clone, Copy)]
+struct Words<'b> {
+    this: &'b [u8],
+    last: &'static [u8],
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -252,16 +261,19 @@ impl<'a> Reader<'a> {
         self.mix(word);
         let mut folded = [0_u8; 12];
         let first = fold_short(word, &mut folded);
-        let mut found = Found { sharing: Sharing::Impossible, soil: Soil::Clean };
+        let mut found = Found { shape: Shape::Read, sharing: Sharing::Impossible, soil: Soil::Clean };
         match first {
             b"select" | b"values" | b"table" | b"with" => {
                 found.sharing = Sharing::Possible;
                 if first == b"table" {
                     self.relation()?;
                 }
-                self.rest_of_statement(Shape::Read, &mut found)?;
+                self.rest_of_statement(&mut found)?;
             }
-            b"insert" | b"update" | b"delete" => self.rest_of_statement(Shape::Write, &mut found)?,
+            b"insert" | b"update" | b"delete" => {
+                found.shape = Shape::Write;
+                self.rest_of_statement(&mut found)?;
+            }
             // what these touch ends with the transaction
             b"begin" | b"start" | b"commit" | b"end" | b"rollback" | b"abort" | b"savepoint" | b"release" | b"show" => {
                 self.skip_statement()?;
@@ -281,8 +293,8 @@ impl<'a> Reader<'a> {
         if self.failed { Err(Unknown) } else { Ok(()) }
     }
 
-    fn rest_of_statement(&mut self, mut shape: Shape, found: &mut Found) -> Result<(), Unknown> {
-        let mut last: &[u8] = b"";
+    fn rest_of_statement(&mut self, found: &mut Found) -> Result<(), Unknown> {
+        let mut last: &'static [u8] = b"";
         self.open.clear();
         while let Some(token) = self.next {
             if token == Token::Punctuation(b';') && self.open.is_empty() {
@@ -297,21 +309,21 @@ impl<'a> Reader<'a> {
                     this = fold_short(word, &mut folded);
                     match this {
                         // makes a table, reads a part of one by a method of its own, or takes locks others wait for
-                        b"into" if shape == Shape::Read => return Err(Unknown),
+                        b"into" if found.shape == Shape::Read => return Err(Unknown),
                         b"tablesample" | b"merge" | b"temp" | b"temporary" => return Err(Unknown),
                         b"insert" | b"update" | b"delete" => {
                             // `FOR UPDATE`, or a write inside WITH
-                            shape = Shape::Write;
+                            found.shape = Shape::Write;
                             found.sharing = Sharing::Impossible;
                         }
                         b"share" | b"key" if last == b"for" || last == b"no" => found.sharing = Sharing::Impossible,
                         _ => {}
                     }
-                    self.word(token, this, last, shape, found)?;
+                    self.word(token, Words { this, last }, found)?;
                 }
                 Token::Quoted(name) => {
                     self.mix(name);
-                    self.word(token, b"\"", last, shape, found)?;
+                    self.word(token, Words { this: b"\"", last }, found)?;
                 }
                 Token::Operator(operator) => {
                     self.mix(operator);
@@ -346,21 +358,15 @@ impl<'a> Reader<'a> {
         if self.failed || !self.open.is_empty() { Err(Unknown) } else { Ok(()) }
     }
 
-    /// One name or key word, `this` folded if it is short; `last` is the one right before it.
-    fn word(
-        &mut self,
-        token: Token<'a>,
-        this: &[u8],
-        last: &[u8],
-        shape: Shape,
-        found: &mut Found,
-    ) -> Result<(), Unknown> {
+    /// One name or key word.
+    fn word(&mut self, token: Token<'a>, words: Words<'_>, found: &mut Found) -> Result<(), Unknown> {
+        let Words { this, last } = words;
         if last == b"into" {
-            return self.relation_at(token, Position::Target, shape, found);
+            return self.relation_at(token, Position::Target, found);
         }
         let clause = matches!(last, b"from" | b"join") && self.open.last() != Some(&Before::FromInside);
         if clause && !matches!(this, b"lateral" | b"only" | b"select" | b"unnest") {
-            return self.relation_at(token, Position::Source, shape, found);
+            return self.relation_at(token, Position::Source, found);
         }
         let call = self.next == Some(Token::Punctuation(b'('));
         let qualified = last == b".";
@@ -378,7 +384,7 @@ impl<'a> Reader<'a> {
         if catalog.name(name) == Harmless::No {
             return Err(Unknown);
         }
-        if shape == Shape::Write {
+        if found.shape == Shape::Write {
             found.add(catalog.write(name))?;
         }
         Ok(())
@@ -386,19 +392,13 @@ impl<'a> Reader<'a> {
 
     /// The relation that `TABLE` names.
     fn relation(&mut self) -> Result<(), Unknown> {
-        let mut found = Found { sharing: Sharing::Possible, soil: Soil::Clean };
+        let mut found = Found { shape: Shape::Read, sharing: Sharing::Possible, soil: Soil::Clean };
         let token = self.advance().ok_or(Unknown)?;
-        self.relation_at(token, Position::Source, Shape::Read, &mut found)
+        self.relation_at(token, Position::Source, &mut found)
     }
 
     /// A possibly qualified name that must be a relation's, or in FROM a function call.
-    fn relation_at(
-        &mut self,
-        first: Token<'a>,
-        position: Position,
-        shape: Shape,
-        found: &mut Found,
-    ) -> Result<(), Unknown> {
+    fn relation_at(&mut self, first: Token<'a>, position: Position, found: &mut Found) -> Result<(), Unknown> {
         let mut token = first;
         while self.next == Some(Token::Punctuation(b'.')) {
             self.advance();
@@ -419,7 +419,7 @@ impl<'a> Reader<'a> {
         if catalog.name(name) == Harmless::No {
             return Err(Unknown);
         }
-        if shape == Shape::Write {
+        if found.shape == Shape::Write {
             found.add(catalog.write(name))?;
         }
         Ok(())
@@ -433,9 +433,10 @@ impl<'a> Reader<'a> {
             return Err(Unknown);
         }
         self.name.clear();
-        match token {
-            Token::Quoted(_) => self.name.extend(fold(token).unwrap_or_default()),
-            _ => self.name.extend(raw.iter().map(u8::to_ascii_lowercase)),
+        if let Token::Quoted(_) = token {
+            self.name.extend(fold(token).unwrap_or_default());
+        } else {
+            self.name.extend(raw.iter().map(u8::to_ascii_lowercase));
         }
         Ok(&self.name)
     }

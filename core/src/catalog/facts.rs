@@ -39,14 +39,14 @@ macro_rules! harmless {
 const FUNCTIONS: &str = concat!(
     harmless!(),
     "SELECT proname, bool_and(h.oid IS NOT NULL), bool_and(p.oid < 16384), \
-     bool_or(h.oid IS NULL AND p.pronargs = 1 AND t.typtype IN ('c','p')) \
+     bool_and(h.oid IS NOT NULL OR p.pronargs <> 1 OR t.typtype NOT IN ('c','p')) \
      FROM pg_catalog.pg_proc p LEFT JOIN harmless h ON h.oid = p.oid LEFT JOIN pg_catalog.pg_type t ON t.oid = p.proargtypes[0] \
      GROUP BY proname"
 );
 
-const RELATIONS: &str = "SELECT c.oid, c.relname, c.relkind, c.relrowsecurity, \
-     EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal) \
-     OR EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid AND r.rulename <> '_RETURN'), \
+const RELATIONS: &str = "SELECT c.oid, c.relname, c.relkind, NOT c.relrowsecurity, \
+     NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal) \
+     AND NOT EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid AND r.rulename <> '_RETURN'), \
      CASE WHEN c.relkind = 'v' AND c.oid >= 16384 THEN pg_catalog.pg_get_viewdef(c.oid) END \
      FROM pg_catalog.pg_class c WHERE c.relkind IN ('r','p','v','m','f','S')";
 
@@ -92,9 +92,9 @@ pub(super) fn read<E>(mut query: impl FnMut(&str) -> Result<Vec<Row>, E>) -> Res
     for row in query(FUNCTIONS)? {
         facts.functions.push(FunctionFact {
             name: text(&row, 0),
-            harmless: truth(&row, 1),
+            all: harmless(&row, 1),
             builtin: truth(&row, 2),
-            row_call: truth(&row, 3),
+            of_rows: harmless(&row, 3),
         });
     }
     for row in query(RELATIONS)? {
@@ -102,8 +102,8 @@ pub(super) fn read<E>(mut query: impl FnMut(&str) -> Result<Vec<Row>, E>) -> Res
             oid: number(&row, 0),
             name: text(&row, 1),
             kind: text(&row, 2).first().copied().unwrap_or(0),
-            row_security: truth(&row, 3),
-            reacts: truth(&row, 4),
+            reads: harmless(&row, 3),
+            writes: harmless(&row, 4),
             view: row.get(5).cloned().flatten(),
         });
     }

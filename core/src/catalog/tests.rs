@@ -5,13 +5,18 @@ fn name(text: &str) -> Name {
 }
 
 fn relation(oid: u32, text: &str, kind: u8) -> RelationFact {
-    RelationFact { oid, name: name(text), kind, ..RelationFact::default() }
+    RelationFact { oid, name: name(text), kind, reads: Harmless::Yes, writes: Harmless::Yes, view: None }
 }
 
 /// A small database that has one of everything.
 pub(crate) fn sample() -> Facts {
-    let function =
-        |text: &str, harmless, builtin, row_call| FunctionFact { name: name(text), harmless, builtin, row_call };
+    let judge = |harmless| if harmless { Harmless::Yes } else { Harmless::No };
+    let function = |text: &str, all, builtin, row_call: bool| FunctionFact {
+        name: name(text),
+        all: judge(all),
+        builtin,
+        of_rows: judge(!row_call),
+    };
     let view = |oid, text: &str, query: &str| RelationFact { view: Some(query.into()), ..relation(oid, text, b'v') };
     Facts {
         functions: vec![
@@ -28,8 +33,8 @@ pub(crate) fn sample() -> Facts {
         ],
         relations: vec![
             relation(1, "account", b'r'),
-            RelationFact { row_security: true, ..relation(2, "secret", b'r') },
-            RelationFact { reacts: true, ..relation(3, "watched", b'r') },
+            RelationFact { reads: Harmless::No, ..relation(2, "secret", b'r') },
+            RelationFact { writes: Harmless::No, ..relation(3, "watched", b'r') },
             relation(4, "counted", b'r'),
             relation(5, "odd", b'r'),
             relation(6, "far", b'f'),

@@ -303,6 +303,11 @@ impl Reply<'_> {
             self.server.work_failure.get_or_insert(failure);
             return Placed { to: None, ends: None };
         }
+        if let Some(session) = self.session.as_deref_mut() {
+            // what the request has set is undone with it
+            session.settings.clear();
+            session.settings_done = 0;
+        }
         self.lose(owed);
         self.drop_skipped();
         self.server.unnamed = ServerUnnamed::Unknown;
@@ -348,10 +353,35 @@ impl Reply<'_> {
                 news.watch.note_change();
             }
         }
+        self.change_settings(status);
         if shared.is_some() && status != TransactionStatus::Idle {
             return Err("a shared request left a transaction open".to_owned());
         }
         Ok(Placed { ends: shared.map(|request| request.owner), ..self.for_audience(owed.audience) })
+    }
+
+    /// A request that changed settings is done: they are the session's from now on.
+    fn change_settings(&mut self, status: TransactionStatus) {
+        let Some(session) = self.session.as_deref_mut().filter(|session| !session.settings.is_empty()) else { return };
+        let settings = std::mem::take(&mut session.settings);
+        let all_done = std::mem::take(&mut session.settings_done) == settings.len();
+        let mut wear = (Rc::clone(&session.dress), Rc::clone(&self.server.dress));
+        let carried = all_done
+            && status == TransactionStatus::Idle
+            && settings.iter().all(|setting| {
+                let next = setting.change(&wear.0, &wear.1, &session.login_dress);
+                next.is_some_and(|next| {
+                    wear = next;
+                    true
+                })
+            });
+        if carried {
+            (session.dress, self.server.dress) = wear;
+            session.reading = self.server.reading;
+        } else {
+            self.pool.stats.count_pin("setting");
+            session.pin = Pin::Because("setting");
+        }
     }
 
     fn copy(&mut self, audience: Audience) -> Result<Placed, String> {
@@ -369,6 +399,10 @@ impl Reply<'_> {
             self.server.catalog_touched = true;
         }
         let Some(session) = self.session.as_deref_mut() else { return };
+        if matches!(tag, b"SET" | b"RESET") && session.settings_done < session.settings.len() {
+            session.settings_done += 1;
+            return;
+        }
         let pin = match tag {
             b"SET" => "setting",
             b"RESET" => "setting",

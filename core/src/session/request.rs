@@ -105,6 +105,8 @@ impl Session {
         session.pin = Pin::No;
         session.barrier = Barrier::Open;
         session.changes.clear();
+        session.settings.clear();
+        session.settings_done = 0;
         session.stream_left = 0;
         if matches!(session.unnamed, Unnamed::OnServer) {
             session.unnamed = Unnamed::Absent;

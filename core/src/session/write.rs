@@ -19,6 +19,7 @@ use crate::pipe::{Cancel, Flow, Mark, Server, ServerId, ServerUnnamed, Soil};
 use crate::pool::Pool;
 use crate::server::lose;
 use crate::session::request::REQUEST_LEN_MAX;
+use crate::session::setting::Setting;
 use crate::session::{Barrier, Change, Deallocating, Pin, Reading, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
 use crate::statement::{Interner, NAME_PREFIX, Preparation, Statement, StatementSource};
@@ -148,7 +149,12 @@ pub(crate) struct Writer<'a> {
 }
 
 impl<'a> Writer<'a> {
-    fn new(session: &'a mut Session, server: &'a mut Server, interner: &'a mut Interner, pool: &'a Pool) -> Self {
+    pub(crate) fn new(
+        session: &'a mut Session,
+        server: &'a mut Server,
+        interner: &'a mut Interner,
+        pool: &'a Pool,
+    ) -> Self {
         let usual = session.reading == Reading::Usual && session.pin == Pin::No;
         let catalog = pool.catalog().filter(|_| usual);
         let limit = pool.settings.prepared_statements as usize;
@@ -160,23 +166,15 @@ impl<'a> Writer<'a> {
 ///
 /// # Errors
 /// When a message is malformed; nothing more can be said about the connection then.
-pub(crate) fn write_shared(
-    session: &mut Session,
-    server: &mut Server,
-    interner: &mut Interner,
-    pool: &Pool,
-    out: &mut BytesMut,
-    request: &[u8],
-) -> Result<(), MessageError> {
-    let soil = server.soil;
-    let mut writer = Writer::new(session, server, interner, pool);
+pub(crate) fn write_shared(mut writer: Writer<'_>, out: &mut BytesMut, request: &[u8]) -> Result<(), MessageError> {
+    let soil = writer.server.soil;
     let mut rest = request;
     while let Ok(Some((message, after))) = frame::split(rest) {
         writer.whole(out, message)?;
         rest = after;
     }
     // it was proven to leave nothing behind
-    server.soil = soil;
+    writer.server.soil = soil;
     Ok(())
 }
 
@@ -229,6 +227,10 @@ impl Writer<'_> {
                 self.verbatim(other);
                 out.extend_from_slice(message.bytes);
                 if other == tag::SYNC {
+                    if !self.session.settings.is_empty() {
+                        // what comes next may mean something else under the new settings
+                        self.session.barrier = Barrier::UntilReady;
+                    }
                     self.close_leftovers(out)?;
                 }
             }
@@ -258,16 +260,32 @@ impl Writer<'_> {
         }
     }
 
+    /// Notes a change of settings that the session will carry, if this text is one and nothing stands in the way.
+    fn carry(&mut self, text: &[u8]) -> bool {
+        let alone = self.server.pipeline.ready_count() == 0
+            && self.server.status == dbproto::message::backend::TransactionStatus::Idle
+            && self.session.reading == Reading::Usual
+            && self.session.pin == Pin::No;
+        let Some(setting) = Some(text).filter(|_| alone).and_then(Setting::read) else { return false };
+        self.session.settings.push(setting);
+        true
+    }
+
     /// What running this text leaves on the connection.
     fn soil(&mut self, text: &[u8]) {
         let soil = self.catalog.map_or(Soil::Unknown, |catalog| judge(text, Backslash::Literal, catalog).soil);
         self.server.soil = self.server.soil.max(soil);
+        self.note_hazards(text, soil);
     }
 
     /// What running this statement leaves on the connection.
     fn soil_of(&mut self, statement: &Statement) {
+        if self.carry(&statement.source.text) {
+            return;
+        }
         let soil = self.catalog.map_or(Soil::Unknown, |catalog| statement.verdict(catalog).soil);
         self.server.soil = self.server.soil.max(soil);
+        self.note_hazards(&statement.source.text, soil);
     }
 
     /// Notes what is owed for a message that is passed on as it is.
@@ -293,7 +311,6 @@ impl Writer<'_> {
 
     fn parse(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
         let parse = Parse::read(message.body)?;
-        self.note_hazards(parse.query);
         let source = StatementSource {
             text: parse.query.into(),
             types: parse.types.into(),
@@ -317,7 +334,7 @@ impl Writer<'_> {
             Preparation::Ready => {
                 self.push(Owed::client(Expect::Synthetic).marked(Mark::SyntheticParse(statement.id).encode()));
             }
-            needs => {
+            needs @ (Preparation::Parse | Preparation::CloseAndParse) => {
                 self.write_parse(out, &statement, needs)?;
                 self.server.prepared.on_parse_sent(&statement, self.server.group);
                 self.push(Owed::client(Expect::Parse).marked(Mark::ClientParse(statement.id).encode()));
@@ -371,7 +388,7 @@ impl Writer<'_> {
     fn prepare(&mut self, out: &mut BytesMut, statement: &Rc<Statement>) -> Result<(), MessageError> {
         match self.server.prepared.preparation(statement.id, self.server.group) {
             Preparation::Ready => Ok(()),
-            needs => {
+            needs @ (Preparation::Parse | Preparation::CloseAndParse) => {
                 self.write_parse(out, statement, needs)?;
                 self.server.prepared.on_parse_sent(statement, self.server.group);
                 self.push(Owed::nobody(Expect::Parse).marked(Mark::OwnParse(statement.id).encode()));
@@ -520,7 +537,6 @@ impl Writer<'_> {
 
     fn query(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
         let text = query_text(message.body)?;
-        self.note_hazards(text);
         if first_word_is(text, b"deallocate") || first_word_is(text, b"discard") {
             self.session.barrier = Barrier::UntilReady;
             if let Some(name) = deallocated_name(text)
@@ -529,7 +545,11 @@ impl Writer<'_> {
                 return self.deallocate(out, name, &statement);
             }
         }
-        self.soil(text);
+        if self.carry(text) {
+            self.session.barrier = Barrier::UntilReady;
+        } else {
+            self.soil(text);
+        }
         self.verbatim(tag::QUERY);
         out.extend_from_slice(message.bytes);
         Ok(())
@@ -559,8 +579,10 @@ impl Writer<'_> {
     }
 
     /// Text that may leave state behind which only this connection has: the session keeps it.
-    fn note_hazards(&mut self, text: &[u8]) {
-        if let Some(hazard) = hazard(text) {
+    fn note_hazards(&mut self, text: &[u8], soil: Soil) {
+        if soil == Soil::Unknown
+            && let Some(hazard) = hazard(text)
+        {
             self.session.pin = Pin::Because(hazard);
         }
     }
@@ -615,7 +637,7 @@ fn deallocated_name(text: &[u8]) -> Option<Box<[u8]>> {
     (plain && !rest.eq_ignore_ascii_case("all")).then(|| rest.to_ascii_lowercase().into_bytes().into())
 }
 
-/// Words without which no statement leaves the state that their reason names.
+/// Words without which no statement that is not otherwise understood leaves the state that their reason names.
 const HAZARDS: [(&[u8], &str); 9] = [
     (b"temp", "temporary object"),
     (b"advisory", "advisory lock"),

@@ -1,0 +1,196 @@
+//! `SET` and `RESET` that a session carries from one server connection to the next.
+//!
+//! A statement that is nothing but one of them, outside a transaction, changes the session's [`Dress`] once Postgres has
+//! accepted it: from then on every connection wears it before the session's requests run there. All other ways to change a
+//! setting keep the session on its connection.
+
+use std::rc::Rc;
+
+use dbproto::sql::{Backslash, Lexer, Token, fold};
+
+use crate::dress::Dress;
+
+/// Longest statement that is carried, and settings of one session.
+const TEXT_LEN_MAX: usize = 1024;
+const SETTINGS_MAX: usize = 64;
+
+/// What such a statement does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Setting {
+    /// Sets a parameter; the words that do it again elsewhere.
+    Set { name: String, apply: String },
+    /// Takes one back to what the session began with.
+    Reset { name: String },
+    /// Takes all back.
+    ResetAll,
+}
+
+impl Setting {
+    /// Reads a statement that a session which reads as usual has sent; none if it is anything else.
+    pub(crate) fn read(text: &[u8]) -> Option<Self> {
+        // a look at the first letter spares the rest to nearly all statements
+        if text.len() > TEXT_LEN_MAX || !matches!(text.trim_ascii_start().first(), Some(b's' | b'S' | b'r' | b'R')) {
+            return None;
+        }
+        let mut lexer = Lexer::new(text, Backslash::Literal);
+        let mut tokens = Vec::new();
+        while let Some(token) = lexer.poll_token().ok()? {
+            tokens.push(token);
+        }
+        if tokens.last() == Some(&Token::Punctuation(b';')) {
+            tokens.pop();
+        }
+        if tokens.contains(&Token::Punctuation(b';')) {
+            return None;
+        }
+        let (verb, mut rest) = tokens.split_first()?;
+        if is_word(*verb, "reset") {
+            let [token] = rest else { return None };
+            if is_word(*token, "all") {
+                return Some(Self::ResetAll);
+            }
+            return Some(Self::Reset { name: parameter(&[*token])? });
+        }
+        if !is_word(*verb, "set") {
+            return None;
+        }
+        if let [session, after @ ..] = rest
+            && is_word(*session, "session")
+        {
+            rest = after;
+        }
+        if let [time, zone, ..] = rest
+            && is_word(*time, "time")
+            && is_word(*zone, "zone")
+        {
+            return Some(Self::Set { name: "timezone".to_owned(), apply: apply(text)? });
+        }
+        let equals = rest.iter().position(|token| *token == Token::Operator(b"=") || is_word(*token, "to"))?;
+        let (name, value) = rest.split_at_checked(equals)?;
+        let name = parameter(name)?;
+        match value {
+            [_, only] if is_word(*only, "default") => Some(Self::Reset { name }),
+            [_, _, ..] => Some(Self::Set { name, apply: apply(text)? }),
+            _ => None,
+        }
+    }
+
+    /// What the session and the connection wear after it: `worn` by the connection, `own` by the session, which began with
+    /// `first`. None when there are too many.
+    pub(crate) fn change(&self, own: &Rc<Dress>, worn: &Rc<Dress>, first: &Dress) -> Option<(Rc<Dress>, Rc<Dress>)> {
+        match self {
+            Self::Set { name, apply } => {
+                let next = own.with(name, apply);
+                (next.settings().len() <= SETTINGS_MAX).then(|| (next, worn.with(name, apply)))
+            }
+            Self::Reset { name } => {
+                let first = first.settings().iter().find(|setting| *setting.name == **name);
+                let next = first.map_or_else(|| own.without(name), |setting| own.with(name, &setting.apply));
+                Some((next, worn.without(name)))
+            }
+            Self::ResetAll => Some((Rc::new(first.clone()), Rc::default())),
+        }
+    }
+}
+
+fn is_word(token: Token<'_>, word: &str) -> bool {
+    matches!(token, Token::Word(text) if text.eq_ignore_ascii_case(word.as_bytes()))
+}
+
+/// A parameter's name, if it is one whose value is all there is to it.
+fn parameter(tokens: &[Token<'_>]) -> Option<String> {
+    let mut name = String::new();
+    for (index, token) in tokens.iter().enumerate() {
+        if index % 2 == 1 {
+            (*token == Token::Punctuation(b'.')).then(|| name.push('.'))?;
+        } else {
+            name.push_str(std::str::from_utf8(&fold(*token)?).ok()?);
+        }
+    }
+    let name = name.to_ascii_lowercase();
+    // these are more than values, or words of the grammar
+    let peculiar = [
+        "role",
+        "session_authorization",
+        "seed",
+        "local",
+        "session",
+        "transaction",
+        "constraints",
+        "names",
+        "schema",
+        "xml",
+        "transaction_isolation",
+        "transaction_read_only",
+        "transaction_deferrable",
+        "all",
+        "catalog",
+        "time",
+        "zone",
+    ];
+    (tokens.len() % 2 == 1 && name.is_ascii() && !peculiar.contains(&name.as_str())).then_some(name)
+}
+
+fn apply(text: &[u8]) -> Option<String> {
+    let text = std::str::from_utf8(text).ok()?.trim();
+    Some(text.strip_suffix(';').unwrap_or(text).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn set(name: &str, apply: &str) -> Option<Setting> {
+        Some(Setting::Set { name: name.to_owned(), apply: apply.to_owned() })
+    }
+
+    #[test]
+    fn a_lone_set_is_read() {
+        assert_eq!(Setting::read(b"SET work_mem = '1MB';"), set("work_mem", "SET work_mem = '1MB'"));
+        assert_eq!(
+            Setting::read(b" set session Search_Path to a, \"B\""),
+            set("search_path", "set session Search_Path to a, \"B\"")
+        );
+        assert_eq!(Setting::read(b"set app.tenant = 7"), set("app.tenant", "set app.tenant = 7"));
+        assert_eq!(Setting::read(b"SET TIME ZONE 'UTC'"), set("timezone", "SET TIME ZONE 'UTC'"));
+        assert_eq!(Setting::read(b"set work_mem to default"), Some(Setting::Reset { name: "work_mem".into() }));
+        assert_eq!(Setting::read(b"reset Work_mem"), Some(Setting::Reset { name: "work_mem".into() }));
+        assert_eq!(Setting::read(b"RESET ALL"), Some(Setting::ResetAll));
+    }
+
+    #[test]
+    fn what_is_more_than_a_value_is_not() {
+        for text in [
+            "set local work_mem = '1MB'",
+            "set role to x",
+            "set session authorization default",
+            "set session characteristics as transaction read only",
+            "set transaction isolation level serializable",
+            "set constraints all deferred",
+            "set names 'utf8'",
+            "set work_mem = 1; select 2",
+            "set work_mem",
+            "set \"role\" = x",
+            "set 'a' = 1",
+            "select 1",
+            "reset role",
+            "set work_mem = '1",
+        ] {
+            assert_eq!(Setting::read(text.as_bytes()), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_reset_goes_back_to_what_the_session_began_with() {
+        let first = Dress::from_startup([("work_mem", "2MB")].into_iter());
+        let begin = Rc::new(first.clone());
+        let (own, worn) = Setting::read(b"set work_mem = '1MB'").unwrap().change(&begin, &begin, &first).unwrap();
+        assert_eq!(own.fingerprint(), worn.fingerprint());
+        assert_ne!(own.fingerprint(), first.fingerprint());
+        let (own, worn) = Setting::read(b"reset work_mem").unwrap().change(&own, &worn, &first).unwrap();
+        assert_eq!(own.fingerprint(), first.fingerprint());
+        assert_eq!(worn.fingerprint(), 0, "the connection itself knows nothing of the session's beginning");
+        let (own, worn) = Setting::ResetAll.change(&own, &worn, &first).unwrap();
+        assert_eq!((own.fingerprint(), worn.fingerprint()), (first.fingerprint(), 0));
+    }
+}
