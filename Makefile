@@ -1,0 +1,47 @@
+# OptimaCore: every task of the project. `make` or `make help` lists them.
+
+CARGO ?= cargo
+TARGET := $(shell $(CARGO) metadata --format-version 1 --no-deps 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+# ctl dev's options, as in: make run ARGS="--listen 127.0.0.1:7432 --pool-size 8"
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help deps build run check test bench soak deny fmt clean
+
+help: ## list the tasks
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install what building and testing need (apt, pip, npm)
+	infra/deps.sh
+
+build: ## build optimacore and ctl
+	$(CARGO) build --release --locked -p optimacore -p optimacore-ctl
+
+run: build ## start PostgreSQL, a replica and the data plane; Ctrl-C stops them
+	$(TARGET)/release/ctl dev $(ARGS)
+
+check: ## formatting, lints, the rules of the house
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets --locked --quiet -- -D warnings
+	$(CARGO) test --locked --quiet -p optimacore-tests --test tidy
+
+test: ## all tests, against real PostgreSQL
+	$(CARGO) build --locked --quiet -p optimacore -p optimacore-ctl
+	$(CARGO) test --workspace --locked --quiet
+
+bench: ## throughput against PostgreSQL and pgbouncer; ARGS="--quick" for a short one
+	$(CARGO) build --release --locked -p optimacore -p optimacore-benches
+	$(TARGET)/release/bench $(ARGS)
+
+soak: ## the long form of the tests: ten minutes of the oracle
+	$(CARGO) build --locked --quiet -p optimacore
+	OPTIMACORE_SOAK_SECONDS=600 $(CARGO) test --locked -p optimacore-tests --test oracle -- --nocapture
+
+deny: ## licences and advisories of every dependency (needs cargo-deny)
+	$(CARGO) deny --locked check
+
+fmt: ## format everything
+	$(CARGO) fmt --all
+
+clean: ## remove what was built
+	$(CARGO) clean
