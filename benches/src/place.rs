@@ -66,14 +66,13 @@ impl Place {
             command.env_remove(name);
         }
         // a group of its own: the terminal's Ctrl-C is for us alone
-        command.env("LC_ALL", "C").current_dir(self.dir.path()).process_group(0);
+        command.env("LC_ALL", "C").env("HOME", self.dir.path()).current_dir(self.dir.path()).process_group(0);
         command
     }
 
     /// A program that works here, as a user that servers accept.
     pub fn server_command(&self, program: &Path) -> Command {
         let mut command = self.command(program);
-        command.env("HOME", self.dir.path());
         if let Some((uid, gid)) = self.other {
             command.uid(uid).gid(gid);
         }
