@@ -47,8 +47,8 @@ pub struct Stack {
     /// Which cores OptimaCore uses.
     cores: String,
     interrupt: Interrupt,
-    // dropped in this order
-    cluster: Server,
+    /// Where the cluster listens.
+    port: u16,
     place: Place,
 }
 
@@ -63,8 +63,8 @@ pub struct Server {
 }
 
 impl Stack {
-    /// Makes and starts the cluster, with pgbench's tables in it.
-    pub fn start(programs: Programs, cores: &str, interrupt: &Interrupt) -> anyhow::Result<Self> {
+    /// Makes and starts the cluster, with pgbench's tables in it. Its directory goes with the stack, so it must end before.
+    pub fn start(programs: Programs, cores: &str, interrupt: &Interrupt) -> anyhow::Result<(Self, Server)> {
         let place = Place::make()?;
         let data = place.make_dir("data")?;
         let mut initdb = place.server_command(&programs.initdb);
@@ -83,17 +83,12 @@ impl Stack {
         let process = Process::start("PostgreSQL", &mut postgres, &place.path("postgres.log"), Signal::QUIT)?;
         let mut cluster = Server { peer: Peer::Direct, port, process };
         cluster.wait_until_ready(interrupt)?;
-        let stack = Self { programs, cores: cores.to_owned(), interrupt: interrupt.clone(), cluster, place };
+        let stack = Self { programs, cores: cores.to_owned(), interrupt: interrupt.clone(), port, place };
         let mut tables = stack.pgbench(port);
         tables.args(["-i", "-q", "-s", &SCALE.to_string(), DATABASE]);
         Process::start("pgbench -i", &mut tables, &stack.place.path("pgbench-init.log"), Signal::TERM)?
             .finish(SETUP_TIME_MAX, interrupt)?;
-        Ok(stack)
-    }
-
-    /// PostgreSQL itself.
-    pub fn cluster(&self) -> &Server {
-        &self.cluster
+        Ok((stack, cluster))
     }
 
     /// A path for files of a run.
@@ -131,7 +126,7 @@ impl Stack {
              listen_port = {port}\nlisten_backlog = 4096\nunix_socket_dir =\nauth_type = trust\nauth_file = {}\n\
              pool_mode = transaction\ndefault_pool_size = {POOL_SIZE}\nmax_client_conn = {CLIENTS_MAX}\n\
              log_connections = 0\nlog_disconnections = 0\n{prepared}",
-            self.cluster.port,
+            self.port,
             users.display(),
         );
         let config = self.place.write(&format!("pgbouncer-{port}.ini"), &text)?;
@@ -147,7 +142,7 @@ impl Stack {
              [pool]\nsize = {POOL_SIZE}\nshare = \"{share}\"\n\n[log]\nlevel = \"warn\"\n\n\
              [[database]]\nname = \"{DATABASE}\"\nhost = \"127.0.0.1\"\nport = {}\n\n\
              [[user]]\nname = \"{USER}\"\ntrust = [\"127.0.0.0/8\"]\n",
-            self.cores, self.cluster.port,
+            self.cores, self.port,
         );
         let config = self.place.write(&format!("optimacore-{port}.toml"), &text)?;
         let mut command = self.place.server_command(&self.programs.optimacore);

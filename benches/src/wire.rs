@@ -25,9 +25,10 @@ impl Client {
     /// Connects from a source address to a port of 127.0.0.1 and logs in.
     pub fn connect(source: Ipv4Addr, port: u16) -> anyhow::Result<Self> {
         let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
-        // the port is chosen when the other end is known, so that all ports serve for each other end
-        socket.set_bind_address_no_port(true)?;
-        socket.bind(&SocketAddr::from((source, 0)).into()).with_context(|| format!("cannot use {source}"))?;
+        // unbound, a port is chosen when the other end is known, so that each other end has all ports
+        if source != Ipv4Addr::LOCALHOST {
+            socket.bind(&SocketAddr::from((source, 0)).into()).with_context(|| format!("cannot use {source}"))?;
+        }
         socket.connect(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())?;
         let mut client = Self(socket.into());
         client.0.set_nodelay(true)?;
