@@ -1,9 +1,7 @@
 //! The report for people.
 
-use std::fmt::Write as _;
-
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
-use comfy_table::{CellAlignment, Table};
+use comfy_table::{CellAlignment, Table, TableComponent};
 
 use crate::case::Peer;
 use crate::report::{CaseReport, Report, Spread, Summary};
@@ -13,7 +11,10 @@ const NOTHING: &str = "–";
 /// All tables, and what belongs to them.
 pub fn render(report: &Report) -> String {
     let mut out = String::new();
-    let mut line = |text: &str| drop(writeln!(out, "{text}"));
+    let mut line = |text: &str| {
+        out.push_str(text);
+        out.push('\n');
+    };
     line(&heading(report));
     if !report.cases.is_empty() {
         line(&cases(report).to_string());
@@ -54,6 +55,10 @@ fn cases(report: &Report) -> Table {
     let mut table =
         new_table(&["case", "peer", "txn/s", "× direct", "× pgbouncer", "mean µs", "p50 µs", "added p50 µs", "µs/txn"]);
     for case in &report.cases {
+        if !table.is_empty() {
+            // a line without anything between two cases
+            table.add_row([""]);
+        }
         let mut name = case.name.as_str();
         for peer in Peer::ALL {
             if let Some(row) = row(case, peer) {
@@ -117,7 +122,8 @@ fn idle(report: &Report) -> Table {
 
 fn new_table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).set_header(header.iter().copied());
+    table.load_preset(UTF8_HORIZONTAL_ONLY).remove_style(TableComponent::HorizontalLines);
+    table.set_header(header.iter().copied());
     table
 }
 
