@@ -122,7 +122,16 @@ fn idle(report: &Report) -> Table {
 
 fn new_table(header: &[&str]) -> Table {
     let mut table = Table::new();
-    table.load_preset(UTF8_HORIZONTAL_ONLY).remove_style(TableComponent::HorizontalLines);
+    table.load_preset(UTF8_HORIZONTAL_ONLY);
+    // lines between rows make it long, and hard to see which rows belong together
+    for component in [
+        TableComponent::HorizontalLines,
+        TableComponent::MiddleIntersections,
+        TableComponent::LeftBorderIntersections,
+        TableComponent::RightBorderIntersections,
+    ] {
+        table.remove_style(component);
+    }
     table.set_header(header.iter().copied());
     table
 }
