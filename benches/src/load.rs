@@ -12,7 +12,7 @@ use crate::case::{Case, Peer};
 use crate::interrupt::Interrupt;
 use crate::process::Process;
 use crate::stack::{Server, Stack};
-use crate::usage;
+use crate::usage::{self, Cores};
 use crate::wire::DATABASE;
 
 /// How much longer than asked a run may take.
@@ -33,6 +33,8 @@ pub struct Figures {
     pub cpu_us: Option<f64>,
     /// CPU of the proxy while it ran, in percent of a core.
     pub cpu_percent: Option<f64>,
+    /// How busy the whole machine was while it ran, in percent of all its cores.
+    pub machine_percent: f64,
     /// Percentiles of single transactions, where these were timed, in microseconds.
     pub percentiles: Option<Percentiles>,
 }
@@ -74,10 +76,10 @@ pub fn run(
     command.arg(DATABASE);
     let proxy = (server.peer != Peer::Direct).then(|| server.id());
     let cpu = || proxy.map(usage::cpu_us).transpose();
-    let (cpu_before, start) = (cpu()?, Instant::now());
+    let (cores_before, cpu_before, start) = (Cores::now()?, cpu()?, Instant::now());
     let mut pgbench = Process::start("pgbench", &mut command, &stack.path("pgbench.log"), Signal::TERM)?;
     let status = pgbench.wait(time + DELAY_MAX, interrupt)?;
-    let (cpu_after, elapsed) = (cpu()?, start.elapsed());
+    let (cores_after, cpu_after, elapsed) = (Cores::now()?, cpu()?, start.elapsed());
     let output = pgbench.output();
     server.check()?;
     if !status.success() {
@@ -95,6 +97,7 @@ pub fn run(
         failed: summary.failed,
         cpu_us: used.map(|used| used / summary.transactions as f64),
         cpu_percent: used.map(|used| used / 1e4 / elapsed.as_secs_f64()),
+        machine_percent: cores_after.busy_percent_since(cores_before),
         percentiles: if case.is_timed_singly() { Some(read_percentiles(&dir)?) } else { None },
     })
 }

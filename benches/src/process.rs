@@ -110,5 +110,8 @@ impl Drop for Process {
 pub(crate) fn tail(text: &str) -> String {
     let mut lines: Vec<&str> = text.lines().rev().take(TAIL_LINES).collect();
     lines.reverse();
+    if lines.is_empty() {
+        return "  (it has said nothing)".to_owned();
+    }
     lines.iter().map(|line| format!("  {line}\n")).collect::<String>().trim_end().to_owned()
 }

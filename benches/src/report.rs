@@ -85,6 +85,8 @@ pub struct Summary {
     pub latency_us: Spread,
     /// The proxy's CPU for a transaction, in microseconds.
     pub cpu_us: Option<Spread>,
+    /// How busy the whole machine was, in percent of all its cores.
+    pub machine_percent: Spread,
     /// Median latency in microseconds, where transactions were timed singly.
     pub p50_us: Option<Spread>,
     /// By how much it is more than that of PostgreSQL itself.
@@ -166,6 +168,7 @@ fn summarize(peer: Peer, runs: &[Run]) -> Option<Summary> {
         tps_to_pgbouncer: ratio(Peer::Pgbouncer),
         latency_us: Spread::of(own().map(|(_, figures)| figures.latency_us))?,
         cpu_us: Spread::of(own().filter_map(|(_, figures)| figures.cpu_us)),
+        machine_percent: Spread::of(own().map(|(_, figures)| figures.machine_percent))?,
         p50_us: Spread::of(own().filter_map(|(_, figures)| p50(figures))),
         p50_added_us: if peer == Peer::Direct { None } else { Spread::of(added) },
     })
@@ -185,6 +188,7 @@ mod tests {
             failed: 0,
             cpu_us: None,
             cpu_percent: None,
+            machine_percent: 50.0,
             percentiles: Some(Percentiles { p50, p99: p50 }),
         };
         Run { round, peer, figures: Some(figures), error: None }

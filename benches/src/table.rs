@@ -18,7 +18,10 @@ pub fn render(report: &Report) -> String {
     line(&heading(report));
     if !report.cases.is_empty() {
         line(&cases(report).to_string());
-        line("Medians (min..max) of the rounds; ratios are of runs of the same round. µs/txn: CPU of the proxy alone.");
+        line(
+            "Medians (min..max) of the rounds; ratios are of runs of the same round. µs/txn: CPU of the proxy\n\
+         alone. busy %: the whole machine, pgbench and all else.",
+        );
     }
     if !report.idle.is_empty() {
         line("");
@@ -80,7 +83,9 @@ fn row(case: &CaseReport, peer: Peer) -> Option<Vec<String>> {
         case.error(peer)?;
         return Some(vec!["failed".to_owned()]);
     };
-    let Summary { tps, tps_to_direct, tps_to_pgbouncer, latency_us, cpu_us, p50_us, p50_added_us, .. } = summary;
+    let Summary {
+        tps, tps_to_direct, tps_to_pgbouncer, latency_us, cpu_us, machine_percent, p50_us, p50_added_us, ..
+    } = summary;
     Some(vec![
         spread(Some(*tps), 0),
         spread(*tps_to_direct, 2),
@@ -89,6 +94,7 @@ fn row(case: &CaseReport, peer: Peer) -> Option<Vec<String>> {
         spread(*p50_us, 0),
         spread(*p50_added_us, 0),
         spread(*cpu_us, 1),
+        format!("{:.0}", machine_percent.median),
     ])
 }
 

@@ -30,6 +30,38 @@ pub fn memory(id: u32) -> anyhow::Result<Memory> {
     parse_memory(&text).with_context(|| format!("cannot understand {path}"))
 }
 
+/// What all cores together have done since the machine started, in ticks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cores {
+    /// Of anything.
+    pub busy: u64,
+    /// Of anything or nothing.
+    pub all: u64,
+}
+
+impl Cores {
+    /// Reads `/proc/stat`.
+    pub fn now() -> anyhow::Result<Self> {
+        let text = fs::read_to_string("/proc/stat").context("cannot read /proc/stat")?;
+        Self::parse(&text).context("cannot understand /proc/stat")
+    }
+
+    /// How busy they were since then, in percent of all.
+    pub fn busy_percent_since(self, then: Self) -> f64 {
+        let all = self.all.saturating_sub(then.all).max(1);
+        100.0 * self.busy.saturating_sub(then.busy) as f64 / all as f64
+    }
+
+    /// The first line: user, nice, system, idle, iowait, irq, softirq, steal; what guests use is in user already.
+    fn parse(text: &str) -> Option<Self> {
+        let fields = text.lines().next()?.strip_prefix("cpu ")?.split_whitespace().take(8);
+        let ticks: Vec<u64> = fields.map(|field| field.parse().ok()).collect::<Option<_>>()?;
+        let all: u64 = ticks.iter().sum();
+        let nothing: u64 = ticks.iter().skip(3).take(2).sum();
+        Some(Self { busy: all - nothing, all })
+    }
+}
+
 /// `utime` plus `stime`, fields 14 and 15. Field 2, the name, may hold spaces and brackets.
 fn cpu_ticks(stat: &str) -> Option<u64> {
     let (_, rest) = stat.rsplit_once(')')?;
@@ -64,6 +96,13 @@ mod tests {
         let text = "560000-7fff rollup\nRss:     1024 kB\nPss:      900 kB\nPss_Anon:  1 kB\nAnonymous:    512 kB\n";
         assert_eq!(parse_memory(text), Some(Memory { rss: 1024 << 10, pss: 900 << 10, anonymous: 512 << 10 }));
         assert_eq!(parse_memory("Rss: 1 kB\n"), None);
+    }
+
+    #[test]
+    fn waiting_for_a_disk_is_not_busy() {
+        let then = Cores::parse("cpu  10 0 10 100 20 0 0 0 7 0\ncpu0 1 1 1\n").unwrap();
+        assert_eq!(then, Cores { busy: 20, all: 140 });
+        assert!((Cores { busy: 50, all: 240 }.busy_percent_since(then) - 30.0).abs() < 1e-9);
     }
 
     #[test]
