@@ -18,10 +18,8 @@ pub fn render(report: &Report) -> String {
     line(&heading(report));
     if !report.cases.is_empty() {
         line(&cases(report).to_string());
-        line(
-            "Medians (min..max) of the rounds; ratios are of runs of the same round. µs/txn: CPU of the proxy\n\
-         alone. busy %: the whole machine, pgbench and all else.",
-        );
+        line("Medians (min..max) of the rounds; ratios are of runs of the same round.");
+        line("µs/txn: CPU of the proxy alone. busy %: the whole machine, with pgbench and all else.");
     }
     if !report.idle.is_empty() {
         line("");
@@ -55,8 +53,18 @@ fn heading(report: &Report) -> String {
 }
 
 fn cases(report: &Report) -> Table {
-    let mut table =
-        new_table(&["case", "peer", "txn/s", "× direct", "× pgbouncer", "mean µs", "p50 µs", "added p50 µs", "µs/txn"]);
+    let mut table = new_table(&[
+        "case",
+        "peer",
+        "txn/s",
+        "× direct",
+        "× pgbouncer",
+        "mean µs",
+        "p50 µs",
+        "added p50 µs",
+        "µs/txn",
+        "busy %",
+    ]);
     for case in &report.cases {
         if !table.is_empty() {
             // a line without anything between two cases
@@ -149,5 +157,17 @@ fn spread(spread: Option<Spread>, digits: usize) -> String {
             let [median, min, max] = [median, min, max].map(|figure| format!("{figure:.digits$}"));
             if min == max { median } else { format!("{median} ({min}..{max})") }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_spread_of_one_figure_has_no_brackets() {
+        assert_eq!(spread(Spread::of([1.25]), 1), "1.2");
+        assert_eq!(spread(Spread::of([1.0, 3.0]), 0), "2 (1..3)");
+        assert_eq!(spread(None, 0), NOTHING);
     }
 }
