@@ -138,7 +138,6 @@ impl Reply {
     ///
     /// # Panics
     /// When there is an error in it.
-    #[must_use]
     pub fn good(self) -> Self {
         assert!(self.error().is_none(), "{self:?}");
         self

@@ -38,8 +38,7 @@ pub fn optimacore() -> &'static Path {
 pub fn postgres(name: &str) -> PathBuf {
     static DIR: OnceLock<PathBuf> = OnceLock::new();
     DIR.get_or_init(|| {
-        let mut dirs: Vec<PathBuf> =
-            std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
+        let mut dirs: Vec<PathBuf> = std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default()).collect();
         if let Ok(output) = Command::new("pg_config").arg("--bindir").output() {
             dirs.push(PathBuf::from(String::from_utf8_lossy(&output.stdout).trim()));
         }
