@@ -22,6 +22,8 @@ use crate::{port, program, wait_until};
 pub struct PlaneBuilder {
     tables: toml::Table,
     users: Vec<toml::Table>,
+    /// How to reach the cluster: what the tables of all databases have in common.
+    upstream: toml::Table,
     databases: Vec<toml::Table>,
     port: u16,
 }
@@ -30,13 +32,12 @@ impl PlaneBuilder {
     /// A data plane on two cores in front of a cluster, which lets [`SUPERUSER`] in without a password to any database.
     #[must_use]
     pub fn before(cluster: &Cluster) -> Self {
-        let mut new = Self { tables: toml::Table::new(), users: Vec::new(), databases: Vec::new(), port: port::free() };
-        let mut database = toml::Table::new();
-        database.insert("name".into(), "*".into());
-        database.insert("host".into(), "127.0.0.1".into());
-        database.insert("port".into(), i64::from(cluster.port()).into());
-        database.insert("user".into(), SUPERUSER.into());
-        new.databases.push(database);
+        let mut upstream = toml::Table::new();
+        upstream.insert("host".into(), "127.0.0.1".into());
+        upstream.insert("port".into(), i64::from(cluster.port()).into());
+        upstream.insert("user".into(), SUPERUSER.into());
+        let new =
+            Self { tables: toml::Table::new(), users: Vec::new(), upstream, databases: Vec::new(), port: port::free() };
         new.user_trusted(SUPERUSER)
     }
 
@@ -64,23 +65,14 @@ impl PlaneBuilder {
         self.set("runtime", "cores", list.into())
     }
 
-    /// One more database: its name here and the keys of its table that differ from those of `*`.
-    ///
-    /// # Panics
-    /// When there is no table for `*`.
+    /// A database: its name here, and keys of its table besides those that say where the cluster is. Without this, clients may
+    /// ask for any database of the cluster.
     #[must_use]
     pub fn database(mut self, name: &str, keys: &[(&str, toml::Value)]) -> Self {
-        let mut table = self.databases.first().unwrap().clone();
+        let mut table = self.upstream.clone();
         table.insert("name".into(), name.into());
         table.extend(keys.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
         self.databases.push(table);
-        self
-    }
-
-    /// No database but those that are named.
-    #[must_use]
-    pub fn named_databases_only(mut self) -> Self {
-        self.databases.remove(0);
         self
     }
 
@@ -121,7 +113,10 @@ impl PlaneBuilder {
     /// # Panics
     /// When it does not start.
     #[must_use]
-    pub fn start(self) -> Plane {
+    pub fn start(mut self) -> Plane {
+        if self.databases.is_empty() {
+            self = self.database("*", &[]);
+        }
         let dir = tempfile::Builder::new().prefix("optimacore-test-").tempdir().unwrap();
         let port = self.port;
         let statistics = dir.path().join("stats");

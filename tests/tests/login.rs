@@ -81,7 +81,7 @@ fn an_unknown_user_is_asked_for_a_password_as_a_known_one_is() {
 
 #[test]
 fn a_database_that_does_not_exist_is_named() {
-    let plane = before_shared().named_databases_only().database("postgres", &[]).user_scram("alice", "secret").start();
+    let plane = before_shared().database("postgres", &[]).user_scram("alice", "secret").start();
     let error = plane.try_client(USER, "nowhere", None).unwrap_err();
     assert_eq!((error.severity.as_str(), error.code.as_str()), ("FATAL", "3D000"));
     assert_eq!(error.message, "database \"nowhere\" does not exist");

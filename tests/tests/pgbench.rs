@@ -11,7 +11,8 @@ const TRANSACTIONS: &str = "150";
 /// Runs pgbench and sees to it that it did everything it was asked to.
 fn bench(plane: &Plane, database: &str, arguments: &[&str]) {
     let mut command = plane.program("pgbench");
-    let text = run_well(command.args(arguments).args(["-n", "-c", "8", "-j", "2"]).arg(database), b"");
+    // a thread for each client: it blocks while it prepares, and meanwhile must not keep others from ending transactions
+    let text = run_well(command.args(arguments).args(["-n", "-c", "8", "-j", "8"]).arg(database), b"");
     let wanted = arguments.iter().skip_while(|word| **word != "-t").nth(1).unwrap().parse::<u32>().unwrap() * 8;
     let done = format!("number of transactions actually processed: {wanted}/{wanted}");
     assert!(text.contains(&done) && text.contains("number of failed transactions: 0 "), "{arguments:?}: {text}");
