@@ -339,6 +339,21 @@ impl RawClient {
         std::iter::from_fn(|| self.try_receive()).collect()
     }
 
+    /// What comes up to the next ReadyForQuery, or before the server hangs up.
+    ///
+    /// # Panics
+    /// When neither happens.
+    pub fn receive_to_end_or_ready(&mut self) -> Vec<Message> {
+        let mut messages: Vec<Message> = Vec::new();
+        while messages.last().is_none_or(|message| message.tag != b'Z') {
+            match self.try_receive() {
+                Some(message) => messages.push(message),
+                None => break,
+            }
+        }
+        messages
+    }
+
     /// The error with which the server hangs up.
     ///
     /// # Panics

@@ -115,8 +115,17 @@ impl Cluster {
     /// # Panics
     /// When it does not start.
     pub fn run(&self) {
+        assert!(self.try_run(), "PostgreSQL ended: {}", self.log());
+    }
+
+    /// As [`Cluster::run`]; gives whether it runs now. A server that was killed may leave children that still hold the data
+    /// directory for a moment.
+    ///
+    /// # Panics
+    /// When it runs already, or does not accept clients in time.
+    pub fn try_run(&self) -> bool {
         let log = File::options().create(true).append(true).open(self.dir.join("log")).unwrap();
-        let child = self
+        let mut child = self
             .program("postgres")
             .arg("-D")
             .arg(self.data())
@@ -126,15 +135,18 @@ impl Cluster {
             .process_group(0)
             .spawn()
             .unwrap();
+        let (mut ended, mut accepts) = (false, false);
+        wait_until("PostgreSQL accepts clients", || {
+            ended = child.try_wait().unwrap().is_some();
+            accepts = !ended && program::run(&mut self.psql(&["-c", "select 1"]), b"").status.success();
+            ended || accepts
+        });
         let mut server = self.server.lock().unwrap();
         assert!(server.is_none(), "the server runs already");
-        *server = Some(child);
-        drop(server);
-        wait_until("PostgreSQL accepts clients", || {
-            let ended = self.server.lock().unwrap().as_mut().unwrap().try_wait().unwrap();
-            assert!(ended.is_none(), "PostgreSQL ended: {}", self.log());
-            program::run(&mut self.psql(&["-c", "select 1"]), b"").status.success()
-        });
+        if accepts {
+            *server = Some(child);
+        }
+        accepts
     }
 
     /// Stops the server as an administrator in a hurry does: clients are cut off, nothing is lost.

@@ -11,7 +11,8 @@ fn plane_of_one() -> Plane {
 
 /// A session right at PostgreSQL.
 fn direct() -> RawClient {
-    RawClient::connect(Cluster::shared().port(), &[("user", "postgres"), ("database", "postgres")], None).unwrap()
+    let parameters = [("user", "postgres"), ("database", "postgres"), ("application_name", "test")];
+    RawClient::connect(Cluster::shared().port(), &parameters, None).unwrap()
 }
 
 /// The messages of a reply, without where in PostgreSQL's source an error or notice was written.
@@ -471,8 +472,19 @@ fn a_statement_of_twenty_megabytes_arrives_whole() {
     let text = format!("select length('{}') + $1", twenty_megabytes());
     let mut client = plane.client("postgres");
     assert_eq!(client.ask(&Request::new().extended(&text, &params(&["1"]))).good().value(), "20971521");
-    client.ask(&Request::new().parse("long", &text).sync()).good();
-    assert_eq!(client.ask(&Request::new().run("long", &params(&["2"]))).good().value(), "20971522");
+    assert_eq!(plane.client("postgres").query("select 1").value(), "1");
+}
+
+#[test]
+fn a_named_statement_too_long_to_be_kept_is_refused_in_words() {
+    let plane = plane_of_one();
+    let mut client = plane.client("postgres");
+    let text = format!("select length('{}')", twenty_megabytes());
+    let request = Request::new().parse("long", &text).sync();
+    // it may hang up before it has read all
+    let _sent: std::io::Result<()> = client.try_send(request.bytes());
+    let error = client.farewell();
+    assert!(error.message.contains("too long"), "{error:?}");
     assert_eq!(plane.client("postgres").query("select 1").value(), "1");
 }
 
@@ -537,6 +549,10 @@ fn more_statements_than_are_kept_on_a_connection_still_work() {
         (0..30).fold(Request::new(), |request, number| request.bind("", &format!("s{number}"), &[]).execute("", 0));
     let expected: Vec<String> = (0..30).map(|number: i32| number.to_string()).collect();
     assert_eq!(one.ask(&all.sync()).good().values(), expected);
+    // those of a pipeline all had to be there at once; the next one makes room
+    one.ask(&Request::new().parse("more", "select 'more'").sync()).good();
+    let kept = one.query("select count(*) from pg_prepared_statements").value().parse::<u32>().unwrap();
+    assert!(kept <= 6, "{kept}");
     assert!(plane.pool("postgres").prepared_evicted > 0);
 }
 

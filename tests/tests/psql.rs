@@ -277,6 +277,39 @@ fn settings_of_two_sessions_that_take_turns_on_one_connection_do_not_mix() {
 }
 
 #[test]
+fn reset_goes_back_to_what_the_startup_packet_said() {
+    let plane = plane();
+    let facts = "select concat_ws(' ', current_setting('timezone'), current_setting('work_mem'), \
+                 current_setting('application_name'))";
+    let parameters = [
+        ("user", "postgres"),
+        ("database", "postgres"),
+        ("TimeZone", "Asia/Tokyo"),
+        ("options", "-c work_mem=7MB"),
+        ("application_name", "mine"),
+    ];
+    let mut wrong = Vec::new();
+    for (whose, port) in [("PostgreSQL", Cluster::shared().port()), ("the data plane", plane.port())] {
+        for deeds in [
+            &["set timezone to 'America/Lima'", "reset timezone"][..],
+            &["set timezone to 'America/Lima'", "set timezone to default"],
+            &["set work_mem to '9MB'", "reset all"],
+            &["set application_name to 'other'", "discard all"],
+        ] {
+            let mut client = RawClient::connect(port, &parameters, None).unwrap();
+            for deed in deeds {
+                client.query(deed).good();
+            }
+            let value = client.query(facts).value();
+            if value != "Asia/Tokyo 7MB mine" {
+                wrong.push(format!("{whose}, after {deeds:?}: {value}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
 fn values_of_sequences_do_not_reach_the_next_session() {
     Cluster::shared().sql("create sequence if not exists numbers");
     let plane = plane_of_one();
