@@ -14,7 +14,7 @@ use dbproto::startup;
 use crate::request::Request;
 
 /// How long a reply may take; nothing waits for it that goes well.
-const REPLY_MAX: Duration = Duration::from_secs(60);
+const REPLY_MAX: Duration = Duration::from_secs(30);
 
 /// A message of the server's.
 #[derive(Clone, PartialEq, Eq)]
@@ -155,6 +155,8 @@ pub fn params<'a>(values: &[&'a str]) -> Vec<Option<&'a str>> {
 pub struct RawClient {
     stream: TcpStream,
     input: BytesMut,
+    /// The beginning of what was sent last, to be shown when there is no answer to it.
+    asked: Vec<u8>,
     port: u16,
     /// Its cancel key.
     key: (u32, Vec<u8>),
@@ -173,7 +175,14 @@ impl RawClient {
         stream.set_read_timeout(Some(REPLY_MAX)).unwrap();
         stream.set_write_timeout(Some(REPLY_MAX)).unwrap();
         stream.set_nodelay(true).unwrap();
-        Self { stream, input: BytesMut::new(), port, key: Default::default(), parameters: Vec::new() }
+        Self {
+            stream,
+            input: BytesMut::new(),
+            asked: Vec::new(),
+            port,
+            key: Default::default(),
+            parameters: Vec::new(),
+        }
     }
 
     /// Logs in.
@@ -247,6 +256,7 @@ impl RawClient {
     /// # Errors
     /// When it has.
     pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.asked = bytes.get(..200).unwrap_or(bytes).to_vec();
         self.stream.write_all(bytes)
     }
 
@@ -279,7 +289,7 @@ impl RawClient {
                 len > 0
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => false,
-            Err(error) => panic!("no reply: {error}"),
+            Err(error) => panic!("no reply ({error}) to: {}", self.asked.escape_ascii()),
         }
     }
 

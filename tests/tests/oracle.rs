@@ -438,7 +438,11 @@ fn soak(weather: Weather, size: u32) {
         });
     }));
     let answered = run.answered.load(Ordering::Relaxed);
-    assert!(outcome.is_ok(), "the run of OPTIMACORE_SOAK_SEED={seed} failed after {answered} replies");
+    let pool = plane.pool(&database);
+    assert!(
+        outcome.is_ok(),
+        "the run of OPTIMACORE_SOAK_SEED={seed} failed after {answered} replies; the pool: {pool:?}"
+    );
     assert!(answered > 500, "only {answered} replies");
     plane.wait_until_pool_is_quiet(&database);
     assert!(plane.pool(&database).permits_held <= u64::from(size));
