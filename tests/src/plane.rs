@@ -1,0 +1,322 @@
+//! The data plane of a test.
+
+use std::io::{BufRead as _, BufReader};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use dbproto::auth::server::{build_md5, build_scram_verifier};
+use rustix::process::Signal;
+use stats::{PoolStats, Snapshot};
+use tempfile::TempDir;
+
+use crate::client::{ErrorReply, RawClient};
+use crate::cluster::{Cluster, SUPERUSER, signal_process};
+use crate::guard::Guard;
+use crate::{port, program, wait_until};
+
+/// What becomes a configuration. What is not said is as the program has it by default.
+#[derive(Debug)]
+pub struct PlaneBuilder {
+    tables: toml::Table,
+    users: Vec<toml::Table>,
+    /// How to reach the cluster: what the tables of all databases have in common.
+    upstream: toml::Table,
+    databases: Vec<toml::Table>,
+    port: u16,
+}
+
+impl PlaneBuilder {
+    /// A data plane on two cores in front of a cluster, which lets [`SUPERUSER`] in without a password to any database.
+    #[must_use]
+    pub fn before(cluster: &Cluster) -> Self {
+        let mut upstream = toml::Table::new();
+        upstream.insert("host".into(), "127.0.0.1".into());
+        upstream.insert("port".into(), i64::from(cluster.port()).into());
+        upstream.insert("user".into(), SUPERUSER.into());
+        let new =
+            Self { tables: toml::Table::new(), users: Vec::new(), upstream, databases: Vec::new(), port: port::free() };
+        new.user_trusted(SUPERUSER)
+    }
+
+    fn set(mut self, table: &str, key: &str, value: toml::Value) -> Self {
+        let table = self.tables.entry(table).or_insert_with(|| toml::Table::new().into());
+        table.as_table_mut().unwrap().insert(key.into(), value);
+        self
+    }
+
+    /// A key of `[pool]`.
+    #[must_use]
+    pub fn pool(self, key: &str, value: impl Into<toml::Value>) -> Self {
+        self.set("pool", key, value.into())
+    }
+
+    /// A key of `[limits]`.
+    #[must_use]
+    pub fn limit(self, key: &str, value: impl Into<toml::Value>) -> Self {
+        self.set("limits", key, value.into())
+    }
+
+    /// `runtime.cores`; one core makes one shard, and a pool of one connection then is all there is.
+    #[must_use]
+    pub fn cores(self, list: &str) -> Self {
+        self.set("runtime", "cores", list.into())
+    }
+
+    /// A database: its name here, and keys of its table besides those that say where the cluster is. Without this, clients may
+    /// ask for any database of the cluster.
+    #[must_use]
+    pub fn database(mut self, name: &str, keys: &[(&str, toml::Value)]) -> Self {
+        let mut table = self.upstream.clone();
+        table.insert("name".into(), name.into());
+        table.extend(keys.iter().map(|(key, value)| ((*key).to_owned(), value.clone())));
+        self.databases.push(table);
+        self
+    }
+
+    /// A user who needs no password.
+    #[must_use]
+    pub fn user_trusted(mut self, name: &str) -> Self {
+        let mut table = toml::Table::new();
+        table.insert("name".into(), name.into());
+        table.insert("trust".into(), toml::Value::from(vec!["127.0.0.0/8", "local"]));
+        self.users.push(table);
+        self
+    }
+
+    /// A user who proves to know a password by SCRAM-SHA-256.
+    #[must_use]
+    pub fn user_scram(self, name: &str, password: &str) -> Self {
+        // few rounds of hashing: nobody guesses here
+        self.user_with(name, build_scram_verifier(password, b"of these tests", 64))
+    }
+
+    /// A user who proves to know a password by MD5.
+    #[must_use]
+    pub fn user_md5(self, name: &str, password: &str) -> Self {
+        let secret = build_md5(password, name);
+        self.user_with(name, secret)
+    }
+
+    fn user_with(mut self, name: &str, secret: String) -> Self {
+        let mut table = toml::Table::new();
+        table.insert("name".into(), name.into());
+        table.insert("password".into(), secret.into());
+        self.users.push(table);
+        self
+    }
+
+    /// Starts it and waits until it accepts clients.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn start(mut self) -> Plane {
+        if self.databases.is_empty() {
+            self = self.database("*", &[]);
+        }
+        let dir = tempfile::Builder::new().prefix("optimacore-test-").tempdir().unwrap();
+        let port = self.port;
+        let statistics = dir.path().join("stats");
+        let text = self
+            .set("listen", "addresses", vec![format!("127.0.0.1:{port}")].into())
+            .set("listen", "unix_socket_dir", dir.path().display().to_string().into())
+            .set("stats", "socket", statistics.display().to_string().into())
+            .into_text();
+        let config = dir.path().join("optimacore.toml");
+        std::fs::write(&config, text).unwrap();
+        let mut child = program::command(program::optimacore())
+            .arg("--config")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let said = Arc::new(Mutex::new(String::new()));
+        let (stderr, heard) = (child.stderr.take().unwrap(), Arc::clone(&said));
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines() {
+                let mut heard = heard.lock().unwrap();
+                heard.push_str(&line.unwrap());
+                heard.push('\n');
+            }
+        });
+        let shell = Command::new("sh");
+        let guard = Guard::new(shell, &format!("kill -9 {}; rm -rf \"$1\"", child.id()), dir.path());
+        let mut plane = Plane { dir, port, child, said, guard };
+        wait_until("the data plane is ready for clients", || {
+            let ended = plane.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the data plane ended: {}", plane.said());
+            plane.said().contains("ready for clients")
+        });
+        plane
+    }
+
+    fn into_text(mut self) -> String {
+        let tables = |all: Vec<toml::Table>| toml::Value::from(all);
+        self.tables.insert("database".into(), tables(self.databases));
+        self.tables.insert("user".into(), tables(self.users));
+        toml::to_string(&self.tables).unwrap()
+    }
+}
+
+/// A running data plane. Ends when dropped.
+#[derive(Debug)]
+pub struct Plane {
+    dir: TempDir,
+    port: u16,
+    child: Child,
+    said: Arc<Mutex<String>>,
+    guard: Guard,
+}
+
+impl Plane {
+    /// See [`PlaneBuilder::before`].
+    #[must_use]
+    pub fn before(cluster: &Cluster) -> PlaneBuilder {
+        PlaneBuilder::before(cluster)
+    }
+
+    /// Where it listens on 127.0.0.1.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The directory of its Unix socket.
+    #[must_use]
+    pub fn socket_dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// What it has written to standard error.
+    ///
+    /// # Panics
+    /// When its reader has panicked.
+    #[must_use]
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap().clone()
+    }
+
+    /// A session of [`SUPERUSER`].
+    ///
+    /// # Panics
+    /// When it is not let in.
+    #[must_use]
+    pub fn client(&self, database: &str) -> RawClient {
+        self.try_client(SUPERUSER, database, None).unwrap()
+    }
+
+    /// A session of somebody, or why it is not let in.
+    ///
+    /// # Errors
+    /// What the data plane said.
+    pub fn try_client(&self, user: &str, database: &str, password: Option<&str>) -> Result<RawClient, ErrorReply> {
+        let parameters = [("user", user), ("database", database), ("application_name", "test")];
+        RawClient::connect(self.port, &parameters, password)
+    }
+
+    /// A program of PostgreSQL's that connects here as [`SUPERUSER`].
+    #[must_use]
+    pub fn program(&self, name: &str) -> Command {
+        let mut command = program::command(&program::postgres(name));
+        command.args(["-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", SUPERUSER]);
+        command
+    }
+
+    /// `psql -XAt` in a database, with this as its input; it stops at the first error.
+    #[must_use]
+    pub fn psql(&self, database: &str) -> Command {
+        let mut command = self.program("psql");
+        command.args(["-XAtqw", "-v", "ON_ERROR_STOP=1", "-d", database]);
+        command
+    }
+
+    /// Runs SQL and gives its rows as `psql -XAt` prints them.
+    ///
+    /// # Panics
+    /// When it fails.
+    pub fn sql(&self, database: &str, text: &str) -> String {
+        program::run_well(&mut self.psql(database), text.as_bytes())
+    }
+
+    /// The statistics.
+    ///
+    /// # Panics
+    /// When it does not give them.
+    #[must_use]
+    pub fn stats(&self) -> Snapshot {
+        let stream = UnixStream::connect(self.dir.path().join("stats")).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
+        stats::read(stream).unwrap()
+    }
+
+    /// The statistics of the pool of [`SUPERUSER`] and a database, all shards together.
+    ///
+    /// # Panics
+    /// When there is no such pool.
+    #[must_use]
+    pub fn pool(&self, database: &str) -> PoolStats {
+        self.stats().pools_total().into_iter().find(|pool| pool.database == database && pool.user == SUPERUSER).unwrap()
+    }
+
+    /// Waits until nobody of the pool waits or has a server connection, as after the last request.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub fn wait_until_pool_is_quiet(&self, database: &str) {
+        wait_until("the pool is quiet", || {
+            let pool = self.pool(database);
+            pool.clients_active
+                + pool.clients_waiting
+                + pool.servers_busy_shared
+                + pool.servers_exclusive
+                + pool.servers_pinned
+                + pool.servers_connecting
+                + pool.servers_cleaning
+                == 0
+        });
+    }
+
+    /// Asks it to stop, as an administrator does.
+    pub fn ask_to_stop(&self) {
+        signal_process(self.child.id(), Signal::TERM);
+    }
+
+    /// Whether it has ended, and how.
+    ///
+    /// # Panics
+    /// When it is not our child.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().unwrap()
+    }
+
+    /// Asks it to stop and waits for its end.
+    ///
+    /// # Panics
+    /// When it does not end.
+    pub fn terminate(mut self) -> (ExitStatus, String) {
+        self.ask_to_stop();
+        wait_until("the data plane ends", || self.ended().is_some());
+        (self.ended().unwrap(), self.said())
+    }
+}
+
+impl Drop for Plane {
+    fn drop(&mut self) {
+        // before the process id can be another's
+        self.guard.dismiss();
+        let alive = self.child.try_wait().is_ok_and(|ended| ended.is_none());
+        // it may be ending just now
+        let _killed: std::io::Result<()> = self.child.kill();
+        let ended = self.child.wait();
+        if std::thread::panicking() {
+            let how = if alive { "it was alive".to_owned() } else { format!("it had ended: {ended:?}") };
+            let text = format!("--- the data plane said ({how}):\n{}", self.said());
+            std::io::Write::write_all(&mut std::io::stderr(), text.as_bytes()).unwrap();
+        }
+    }
+}
