@@ -19,6 +19,7 @@ use crate::shard::Admission;
 use crate::slab::Key;
 use crate::statement::Statement;
 
+mod hazard;
 pub(crate) mod login;
 pub(crate) mod request;
 pub(crate) mod setting;

@@ -130,10 +130,13 @@ fn every_path_that_architecture_names_exists() {
     let mut found = 0;
     for piece in text.split('`').skip(1).step_by(2) {
         let path = piece.trim_end_matches('/');
-        let looks_like_one = !piece.contains(' ') && !piece.starts_with('/') && !piece.contains("::")
-            && (piece.ends_with('/') || path.rsplit_once('.').is_some_and(|(_, ending)| {
-                ["rs", "md", "toml", "sh", "py", "js", "mjs"].contains(&ending)
-            }));
+        let looks_like_one = !piece.contains(' ')
+            && !piece.starts_with('/')
+            && !piece.contains("::")
+            && (piece.ends_with('/')
+                || path
+                    .rsplit_once('.')
+                    .is_some_and(|(_, ending)| ["rs", "md", "toml", "sh", "py", "js", "mjs"].contains(&ending)));
         if looks_like_one {
             found += 1;
             assert!(root().join(path).exists(), "ARCHITECTURE.md names `{piece}`, which is not there");
@@ -175,6 +178,9 @@ fn unsafe_code_is_where_architecture_says() {
             code.contains("unsafe {") || code.contains("unsafe fn") || code.contains("unsafe impl")
         });
         let path = file.to_string_lossy();
-        assert!(!uses || architecture.contains(&format!("| `{path}` |")), "{path} has unsafe code and no entry in the register");
+        assert!(
+            !uses || architecture.contains(&format!("| `{path}` |")),
+            "{path} has unsafe code and no entry in the register"
+        );
     }
 }

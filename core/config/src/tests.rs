@@ -1,0 +1,185 @@
+use super::*;
+use expect_test::expect;
+
+const DATABASE: &str = "[[database]]\nname = \"*\"\nhost = \"127.0.0.1\"\n";
+const MD5: &str = "md53175bce1d3201d16594cebf9d7eb3f9d";
+
+fn errors(text: &str) -> String {
+    Config::parse(text, "x.toml").unwrap_err().to_string()
+}
+
+#[test]
+fn a_small_file_is_enough() {
+    let config = Config::parse(DATABASE, "f").unwrap();
+    assert_eq!(config.pool, Pool::default());
+    assert_eq!(config.listen, Listen::default());
+    assert_eq!(config.database("any").unwrap().upstream(), Some(Upstream::Tcp("127.0.0.1:5432".parse().unwrap())));
+}
+
+#[test]
+fn all_errors_are_told_at_once_with_their_place_and_the_nearest_key() {
+    let text = r#"pools = 1
+[listen]
+adresses = ["127.0.0.1:6432"]
+addresses = ["127.0.0.1:6432", "localhost:1", 3]
+unix_socket_dir = "run"
+size = 3
+[runtime]
+cores = "3-1"
+[limits]
+max_client_connections = -1
+auth_timeout = 10
+[pool]
+mode = "statement"
+size = 0
+share_depth = 99999999999
+query_wait_timeout = "2 days"
+[log]
+level = true
+[[database]]
+name = "a"
+host = "db:5432"
+[database.pool]
+mode = "session"
+share = true
+[[database]]
+name = "a"
+port = 70000
+xyzzy = 1
+[[user]]
+name = "ann"
+password = "sesame"
+trust = ["10.0.0.0/33", "lokal"]
+[[user]]
+name = "ann"
+"#;
+    expect![[r#"
+            x.toml:1:1: unknown key "pools"; did you mean [pool]?
+            x.toml:3:1: unknown key "adresses" in [listen]; did you mean "addresses"?
+            x.toml:4:32: addresses: "localhost:1" is no IP address and port such as 127.0.0.1:6432 or [::1]:6432
+            x.toml:4:47: addresses: must be an address such as 127.0.0.1:6432 in quotes, not a number
+            x.toml:5:19: unix_socket_dir: must be an absolute path
+            x.toml:6:1: unknown key "size" in [listen]; it belongs in [pool]
+            x.toml:8:9: cores: "3-1" is no list of cores such as 0-3,8
+            x.toml:10:26: max_client_connections: must be at least 1
+            x.toml:11:16: auth_timeout: must be a duration such as 500ms, 30s, 10min or 1h in quotes, not a number
+            x.toml:13:8: mode: must be one of "transaction", "session", not "statement"
+            x.toml:14:8: size: must be at least 1
+            x.toml:15:15: share_depth: must be at most 4294967295
+            x.toml:16:22: query_wait_timeout: "2 days" is no duration such as 500ms, 30s, 10min or 1h
+            x.toml:18:9: level: must be one of "error", "warn", "info", "debug", "trace", not true or false
+            x.toml:21:8: host: "db:5432" is no IP address, host name or absolute path (a port goes into the key port)
+            x.toml:24:9: share = "on" has no meaning with mode = "session"
+            x.toml:25:1: [[database]] needs the key host
+            x.toml:26:8: database "a" stands in line 20 already
+            x.toml:27:8: port: must be at most 65535
+            x.toml:28:1: unknown key "xyzzy" in [[database]]; there are name, host, port, dbname, user, password, max_connections, pool
+            x.toml:31:12: password: must be a SCRAM-SHA-256 verifier or an MD5 hash, not the password itself; make a verifier with ctl password-verifier
+            x.toml:32:10: trust: "10.0.0.0/33" is no address range such as 10.0.0.0/8, nor "local"
+            x.toml:32:25: trust: "lokal" is no address range such as 10.0.0.0/8, nor "local"
+            x.toml:33:1: a user needs password or trust, else it can never log in
+            x.toml:34:8: user "ann" stands in line 30 already"#]]
+        .assert_eq(&errors(text));
+    assert!(!errors(text).contains("sesame"));
+}
+
+#[test]
+fn errors_of_syntax_are_told_at_once_too() {
+    expect![[r#"
+            x.toml:2:8: extra `=`, expected nothing
+            x.toml:2:10: unexpected key or value, expected newline, `#`
+            x.toml:3:8: invalid boolean, expected `true`
+            x.toml:4:11: unclosed array table, expected `]]`"#]]
+    .assert_eq(&errors("[pool]\nsize = = 3\nmode = transaction\n[[database\n"));
+}
+
+#[test]
+fn a_file_cut_off_or_garbled_anywhere_never_panics() {
+    let pool = "[database.pool]\nsize = 3\n";
+    let text = format!("{DATABASE}{pool}[[user]]\nname = \"ä\"\ntrust = [\"::1/64\", \"local\"]\n");
+    for (at, found) in text.char_indices() {
+        let (head, tail) = text.split_at(at);
+        drop(Config::parse(head, "x"));
+        drop(Config::parse(tail, "x"));
+        for put in ["\0", "\"", "'''", "[", "]]", "{", "=", "\n", "é", "9"] {
+            drop(Config::parse(&format!("{head}{put}{tail}"), "x"));
+            drop(Config::parse(&format!("{head}{put}{}", tail.strip_prefix(found).unwrap()), "x"));
+        }
+    }
+}
+
+#[test]
+fn tables_must_be_tables_and_there_must_be_a_database() {
+    expect![[r#"
+            x.toml: there is no [[database]]
+            x.toml:1:8: pool must be a table
+            x.toml:2:1: must be written with two brackets: [[user]]"#]]
+    .assert_eq(&errors("pool = 3\n[user]\nname = \"a\"\n"));
+    let empty = "[listen]\naddresses = []\n";
+    assert_eq!(
+        errors(&format!("{empty}{DATABASE}")),
+        "x.toml:2:13: addresses is empty and there is no unix_socket_dir"
+    );
+    let listen = Config::parse(&format!("{empty}unix_socket_dir = \"/run/oc\"\n{DATABASE}"), "x").unwrap().listen;
+    assert_eq!(listen.unix_socket(), Some(PathBuf::from("/run/oc/.s.PGSQL.6432")));
+}
+
+#[test]
+fn a_file_that_is_not_there_is_an_error_without_line() {
+    let error = Config::load(Path::new("no/such/file")).unwrap_err();
+    assert!(error.iter().all(|error| error.place.is_none()));
+    assert!(error.to_string().starts_with("no/such/file: No such file"), "{error}");
+}
+
+#[test]
+fn a_users_pool_goes_before_a_databases_and_that_before_the_common_one() {
+    let text = format!(
+        "[pool]\nsize = 1\nshare_depth = 2\nprepared_statements = 3\n{DATABASE}\
+             [database.pool]\nsize = 10\nshare_depth = 20\n\
+             [[user]]\nname = \"ann\"\npassword = \"{MD5}\"\npool = {{ size = 100, share = \"off\" }}\n"
+    );
+    let config = Config::parse(&text, "x").unwrap();
+    let sizes = |user| {
+        let pool = config.pool_for(config.database("db").unwrap(), user);
+        (pool.size, pool.share_depth, pool.prepared_statements, pool.share)
+    };
+    assert_eq!(sizes("ann"), (100, 20, 3, Share::Off));
+    assert_eq!(sizes("bob"), (10, 20, 3, Share::On));
+    assert_eq!(config.user("ann").unwrap().password.as_ref().map(Secret::as_str), Some(MD5));
+}
+
+#[test]
+fn secrets_are_not_in_what_is_printed() {
+    let text = format!(
+        "{DATABASE}password = \"hidden1\"\n[[user]]\nname = \"a\"\npassword = \"{MD5}\"\nserver_password = \"hidden2\"\n"
+    );
+    let config = Config::parse(&text, "x").unwrap();
+    let printed = format!("{config:?} {:?}", config.users[0].password);
+    assert!(!printed.contains("hidden") && !printed.contains(MD5), "{printed}");
+    assert_eq!(config.users[0].server_password.as_deref(), Some("hidden2"));
+}
+
+#[test]
+fn ranges_contain_what_their_prefix_says() {
+    let text = format!("{DATABASE}[[user]]\nname = \"a\"\ntrust = [\"10.1.0.0/20\", \"::1\", \"local\"]\n");
+    let config = Config::parse(&text, "x").unwrap();
+    assert!(config.trusts("a", "10.1.15.9".parse().unwrap()));
+    assert!(config.trusts("a", "::ffff:10.1.15.9".parse().unwrap()));
+    assert!(!config.trusts("a", "10.1.16.1".parse().unwrap()));
+    assert!(config.trusts("a", "::1".parse().unwrap()));
+    assert!(!config.trusts("b", "::1".parse().unwrap()));
+    assert!(config.trusts_local("a") && !config.trusts_local("b"));
+}
+
+#[test]
+fn host_names_are_resolved_when_asked() {
+    let text = DATABASE.replace("127.0.0.1", "localhost");
+    let config = Config::parse(&text, "x").unwrap();
+    let database = config.database("a").unwrap();
+    assert_eq!(database.upstream(), None);
+    let Upstream::Tcp(address) = database.resolve().unwrap() else { panic!("not TCP") };
+    assert!(address.ip().is_loopback());
+    let socket = DATABASE.replace("127.0.0.1", "/run/postgresql");
+    let config = Config::parse(&socket, "x").unwrap();
+    assert_eq!(config.databases[0].resolve().unwrap(), Upstream::Unix("/run/postgresql/.s.PGSQL.5432".into()));
+}
