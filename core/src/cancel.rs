@@ -32,9 +32,9 @@ pub(crate) struct CancelConnection {
 /// Names a cancel connection on its shard.
 pub(crate) type CancelId = Key<CancelConnection>;
 
-/// The process id a client is told: which shard, which session.
+/// The process id a client is told: which shard, which session. Never 0, which some clients take for none.
 pub(crate) const fn process_id(shard: ShardId, session: SessionId) -> u32 {
-    ((shard.0 as u32 & 0xff) << INDEX_BITS) | (session.index() & ((1 << INDEX_BITS) - 1))
+    ((shard.0 as u32 & 0xff) << INDEX_BITS) | (session.index().wrapping_add(1) & ((1 << INDEX_BITS) - 1))
 }
 
 /// Fills `out` with bytes nobody can guess.
@@ -60,7 +60,7 @@ pub(crate) fn random_secret() -> u32 {
 impl Shard {
     /// A client asks for the statement of whoever has this key to be cancelled.
     pub(crate) fn route_cancel(&mut self, io: &mut World<'_>, process_id: u32, secret: u32) {
-        let index = process_id & ((1 << INDEX_BITS) - 1);
+        let index = (process_id & ((1 << INDEX_BITS) - 1)).wrapping_sub(1);
         let shard = ShardId(u16::try_from(process_id >> INDEX_BITS).unwrap_or(u16::MAX));
         if shard == io.shard() {
             self.cancel_session(io, index, secret);
@@ -154,7 +154,7 @@ mod tests {
         let pid = process_id(ShardId(255), id);
         assert!(i32::try_from(pid).is_ok());
         assert_eq!(pid >> INDEX_BITS, 255);
-        assert_eq!(pid & ((1 << INDEX_BITS) - 1), id.index());
+        assert_eq!(pid & ((1 << INDEX_BITS) - 1), id.index() + 1);
     }
 
     #[test]
