@@ -305,13 +305,17 @@ impl Server {
         self.soil = Soil::Clean;
     }
 
-    /// Notes a value the server reported.
-    pub(crate) fn set_parameter(&mut self, name: &[u8], value: &[u8]) {
-        match self.parameters.iter_mut().find(|(n, _)| **n == *name) {
-            Some((_, old)) => *old = value.into(),
-            None => self.parameters.push((name.into(), value.into())),
-        }
+    /// Notes a value the server reported; gives the one before.
+    pub(crate) fn set_parameter(&mut self, name: &[u8], value: &[u8]) -> Option<Box<[u8]>> {
+        let before = match self.parameters.iter_mut().find(|(n, _)| **n == *name) {
+            Some((_, old)) => Some(std::mem::replace(old, value.into())),
+            None => {
+                self.parameters.push((name.into(), value.into()));
+                None
+            }
+        };
         self.reading = reading(&self.parameters);
+        before
     }
 }
 

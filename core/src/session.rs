@@ -103,6 +103,22 @@ pub(crate) enum Deallocating {
     Name(Box<[u8]>),
 }
 
+/// By which names the session's prepared statements go on its server connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Naming {
+    /// By ours, so that it can move.
+    Ours,
+    /// By its own, because its SQL names them too.
+    Own,
+}
+
+/// Whether the request that runs takes settings back to their beginnings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Resetting {
+    No,
+    Yes,
+}
+
 /// Whether further messages of the client's may be written while the last one is unanswered.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Barrier {
@@ -156,6 +172,8 @@ pub(crate) struct Session {
     pub(crate) changes: VecDeque<Change>,
     pub(crate) unnamed: Unnamed,
     pub(crate) deallocating: Deallocating,
+    pub(crate) naming: Naming,
+    pub(crate) resetting: Resetting,
     pub(crate) pin: Pin,
     pub(crate) barrier: Barrier,
     /// Changes of settings that are under way, and how many of them Postgres has accepted.
@@ -195,6 +213,8 @@ impl Session {
             changes: VecDeque::new(),
             unnamed: Unnamed::Absent,
             deallocating: Deallocating::No,
+            naming: Naming::Ours,
+            resetting: Resetting::No,
             pin: Pin::No,
             barrier: Barrier::Open,
             settings: Vec::new(),

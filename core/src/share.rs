@@ -125,9 +125,10 @@ impl Shard {
         pool.stats.bytes_to_server += len as u64;
         let waited = now.saturating_duration_since(session.waiting_since);
         pool.stats.queue_time.record_us(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
-        if written.is_err() {
+        match written {
+            Ok(prepared) => prepared.add_to(&mut pool.stats),
             // it was read once before it was found shareable: this cannot be, so nothing about the pipe is certain
-            self.doubt(io, server_id, "a shared request could not be written");
+            Err(_) => self.doubt(io, server_id, "a shared request could not be written"),
         }
         true
     }

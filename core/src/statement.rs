@@ -23,6 +23,8 @@ pub(crate) struct StatementSource {
     pub(crate) text: Box<[u8]>,
     /// The parameter types as the Parse message carries them: a count and that many OIDs.
     pub(crate) types: Box<[u8]>,
+    /// How often results of known statements had changed their form when it was prepared; see [`Interner::distrust`].
+    pub(crate) generation: u32,
     /// Fingerprint of the search_path it was prepared under; names resolve differently under another.
     pub(crate) search_path: u64,
 }
@@ -105,6 +107,7 @@ impl StatementName {
 pub(crate) struct Interner {
     by_source: HashMap<Arc<StatementSource>, Rc<Statement>, foldhash::fast::RandomState>,
     last_id: StatementId,
+    generation: u32,
     sweep_at: usize,
 }
 
@@ -112,6 +115,17 @@ pub(crate) struct Interner {
 const SWEEP_MIN: usize = 1024;
 
 impl Interner {
+    /// For the source of a statement that is prepared now.
+    pub(crate) const fn generation(&self) -> u32 {
+        self.generation
+    }
+
+    /// Postgres has refused a statement because its result has changed its form. Which, is not known: whoever prepares
+    /// any anew gets a new one, and those who know an old one go on being refused.
+    pub(crate) fn distrust(&mut self) {
+        self.generation = self.generation.wrapping_add(1);
+    }
+
     /// The statement with this source, made if it is new.
     pub(crate) fn intern(&mut self, source: Arc<StatementSource>) -> Rc<Statement> {
         if let Some(statement) = self.by_source.get(&source) {
@@ -250,7 +264,12 @@ mod tests {
     use super::*;
 
     fn source(text: &str) -> Arc<StatementSource> {
-        Arc::new(StatementSource { text: text.as_bytes().into(), types: Box::from([0, 0]), search_path: 0 })
+        Arc::new(StatementSource {
+            text: text.as_bytes().into(),
+            types: Box::from([0, 0]),
+            generation: 0,
+            search_path: 0,
+        })
     }
 
     #[test]

@@ -5,6 +5,7 @@
 use std::rc::Rc;
 use std::time::Instant;
 
+use bytes::BytesMut;
 use dbproto::frame::{self, FrameHead, HEAD_LEN};
 use dbproto::message::backend::{self, ErrorFields, TransactionStatus};
 use dbproto::pipeline::{Audience, Outcome, Owed};
@@ -12,8 +13,10 @@ use dbproto::pipeline::{Audience, Outcome, Owed};
 use crate::pace::Paces;
 use crate::pipe::{Delivery, Flow, List, Mark, Owner, Server, ServerId, ServerUnnamed, Streaming, WorkFailure};
 use crate::pool::Pool;
-use crate::session::{Change, Deallocating, Pin, Session, SessionId, Unnamed};
+use crate::session::setting::Setting;
+use crate::session::{Change, Deallocating, Naming, Pin, Resetting, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
+use crate::statement::{Interner, NAME_PREFIX};
 
 /// Messages longer than this are passed on while they arrive.
 const WHOLE_LEN_MAX: usize = 16 * 1024;
@@ -45,6 +48,16 @@ struct Placed {
     to: Option<SessionId>,
     /// A request on a shared pipe has ended with it.
     ends: Option<Owner>,
+    /// What the session is sent in its place.
+    instead: Option<BytesMut>,
+}
+
+impl Placed {
+    const NOWHERE: Self = Self { to: None, ends: None, instead: None };
+
+    const fn at(to: Option<SessionId>) -> Self {
+        Self { to, ends: None, instead: None }
+    }
 }
 
 impl Shard {
@@ -83,6 +96,13 @@ impl Shard {
                     return bytes.len();
                 }
             };
+            if let Some(instead) = placed.instead.filter(|_| whole) {
+                self.deliver(io, &run, bytes.get(run.start..at));
+                self.deliver(io, &Run { to: placed.to, start: 0 }, Some(&instead));
+                at += head.len;
+                run = Run { to: None, start: at };
+                continue;
+            }
             if placed.to != run.to {
                 self.deliver(io, &run, bytes.get(run.start..at));
                 run = Run { to: placed.to, start: at };
@@ -161,14 +181,14 @@ impl Shard {
     }
 
     fn place_message(&mut self, now: Instant, id: ServerId, head: FrameHead, body: &[u8]) -> Result<Placed, String> {
-        let Self { servers, sessions, pools, paces, .. } = self;
+        let Self { servers, sessions, pools, paces, interner, .. } = self;
         let Some(server) = servers.get_mut(id) else { return Err(String::new()) };
         let outcome =
             server.pipeline.handle_backend(head.tag, body.first().copied()).map_err(|error| error.to_string())?;
         let to = server.head_session();
         let Some(pool) = pools.get_mut(server.pool.0 as usize) else { return Err(String::new()) };
         let session = to.and_then(|id| sessions.get_mut(id));
-        let mut reply = Reply { server, session, to, pool, paces };
+        let mut reply = Reply { server, session, to, pool, paces, interner };
         let placed = match outcome {
             Outcome::Asynchronous => reply.asynchronous(head.tag, body),
             Outcome::Part(audience) => reply.part(audience, head.tag, body),
@@ -178,7 +198,7 @@ impl Shard {
             Outcome::Copy(audience, _) => reply.copy(audience)?,
             Outcome::Farewell => {
                 tracing::info!(message = %String::from_utf8_lossy(ErrorFields::new(body).get(b'M').unwrap_or_default()), "PostgreSQL ends a connection");
-                Placed { to: None, ends: None }
+                Placed::NOWHERE
             }
         };
         if placed.to.is_some()
@@ -234,6 +254,7 @@ struct Reply<'a> {
     to: Option<SessionId>,
     pool: &'a mut Pool,
     paces: &'a mut Paces,
+    interner: &'a mut Interner,
 }
 
 impl Reply<'_> {
@@ -242,18 +263,40 @@ impl Reply<'_> {
             Audience::Client => self.to,
             Audience::Nobody => None,
         };
-        Placed { to, ends: None }
+        Placed::at(to)
     }
 
     fn asynchronous(&mut self, tag: u8, body: &[u8]) -> Placed {
         if tag == b'S'
             && let Ok((name, value)) = backend::parameter_status(body)
         {
-            self.server.set_parameter(name, value);
+            let before = self.server.set_parameter(name, value);
+            if let Some(placed) = self.take_back(name, before.as_deref()) {
+                return placed;
+            }
         }
         // on a shared pipe values and notifications belong to nobody; notices belong to the request that is being answered
         let wanted = tag == b'N' || self.server.list == List::Exclusive;
-        Placed { to: self.to.filter(|_| wanted), ends: None }
+        Placed::at(self.to.filter(|_| wanted))
+    }
+
+    /// When the connection falls back to a value of its own where the session falls back to one of its start-up packet, the
+    /// session is told that, if it had another.
+    fn take_back(&self, name: &[u8], before: Option<&[u8]>) -> Option<Placed> {
+        let session = self.session.as_deref()?;
+        if session.resetting == Resetting::No && !session.settings.iter().any(Setting::is_reset) {
+            return None;
+        }
+        let mut began = session.login_dress.settings().iter();
+        began.find(|setting| setting.name.as_bytes().eq_ignore_ascii_case(name))?;
+        let told = self.pool.welcomes.get(&session.login_dress.fingerprint())?;
+        let (_, value) = told.iter().find(|(other, _)| **other == *name)?;
+        if before == Some(value) {
+            return Some(Placed::NOWHERE);
+        }
+        let mut out = BytesMut::new();
+        backend::write_parameter_status(&mut out, name, value);
+        Some(Placed { instead: Some(out), ..Placed::at(self.to) })
     }
 
     fn part(&mut self, audience: Audience, tag: u8, body: &[u8]) -> Placed {
@@ -294,26 +337,47 @@ impl Reply<'_> {
         self.pool.stats.count_error(fields.get(b'C').unwrap_or_default());
         if fatal {
             // the connection ends for a reason that is not the client's; what that means for it is told when it has ended
-            return Placed { to: None, ends: None };
+            return Placed::NOWHERE;
         }
         let mark = Mark::of(owed);
         if matches!(mark, Mark::Clean | Mark::Dress) {
             let text = |code| String::from_utf8_lossy(fields.get(code).unwrap_or_default()).into_owned();
             let failure = WorkFailure { during: mark, sqlstate: text(b'C'), message: text(b'M') };
             self.server.work_failure.get_or_insert(failure);
-            return Placed { to: None, ends: None };
+            return Placed::NOWHERE;
         }
         if let Some(session) = self.session.as_deref_mut() {
             // what the request has set is undone with it
             session.settings.clear();
             session.settings_done = 0;
         }
+        if fields.get(b'C') == Some(b"0A000") && fields.get(b'R') == Some(b"RevalidateCachedQuery") {
+            self.interner.distrust();
+        }
         self.lose(owed);
         self.drop_skipped();
         self.server.unnamed = ServerUnnamed::Unknown;
         // a Parse of ours fails for the client's statement: it is the client that must hear of it
         let ours = matches!(mark, Mark::OwnParse(_) | Mark::OwnUnnamed);
-        self.for_audience(if ours { Audience::Client } else { owed.audience })
+        let placed = self.for_audience(if ours { Audience::Client } else { owed.audience });
+        Placed { instead: self.with_own_names(body), ..placed }
+    }
+
+    /// An error that names a statement by a name of ours, with the session's name for it.
+    fn with_own_names(&self, body: &[u8]) -> Option<BytesMut> {
+        let at = body.windows(NAME_PREFIX.len()).position(|part| part == NAME_PREFIX)?;
+        let (before, rest) = body.split_at_checked(at)?;
+        let digits = rest.get(NAME_PREFIX.len()..)?.iter().take_while(|byte| byte.is_ascii_digit()).count();
+        let (name, after) = rest.split_at_checked(NAME_PREFIX.len() + digits)?;
+        let statements = &self.session.as_deref()?.statements;
+        let (own, _) = statements.iter().find(|(_, statement)| statement.name().as_bytes() == name)?;
+        let mut out = BytesMut::new();
+        let written = dbproto::message::write_frame(&mut out, b'E', |out| {
+            for piece in [before, own, after] {
+                out.extend_from_slice(piece);
+            }
+        });
+        written.is_ok().then_some(out)
     }
 
     /// Takes back what items skipped by an error had promised.
@@ -354,6 +418,9 @@ impl Reply<'_> {
             }
         }
         self.change_settings(status);
+        if let Some(session) = self.session.as_deref_mut() {
+            session.resetting = Resetting::No;
+        }
         if shared.is_some() && status != TransactionStatus::Idle {
             return Err("a shared request left a transaction open".to_owned());
         }
@@ -427,6 +494,8 @@ impl Reply<'_> {
                 session.statements.clear();
                 session.unnamed = Unnamed::Absent;
                 session.dress = Rc::clone(&session.login_dress);
+                session.naming = Naming::Ours;
+                session.resetting = Resetting::Yes;
                 session.pin = Pin::No;
                 return;
             }

@@ -1,5 +1,5 @@
-//! What a text may do that its verdict does not know: words that betray state which only one connection has, names that
-//! are taken away in SQL, names that a client never prepared.
+//! What a text may do that its verdict does not know: words that betray state which only one connection has,
+//! and names that a client never prepared.
 
 use crate::session::{Pin, Session};
 use crate::statement::NAME_PREFIX;
@@ -31,51 +31,40 @@ pub(super) fn foreign(name: &[u8]) -> Vec<u8> {
     out
 }
 
-pub(super) fn first_word_is(text: &[u8], word: &[u8]) -> bool {
-    let text = text.trim_ascii_start();
-    text.get(..word.len()).is_some_and(|start| start.eq_ignore_ascii_case(word))
-}
-
-/// The name in `DEALLOCATE [PREPARE] name`, folded as Postgres folds it; none for `ALL`.
-pub(super) fn deallocated_name(text: &[u8]) -> Option<Box<[u8]>> {
-    let text = std::str::from_utf8(text).ok()?.trim().trim_end_matches(';').trim_end();
-    let (_, rest) = text.split_once(|c: char| c.is_ascii_whitespace())?;
-    let rest = rest.trim_start();
-    let rest = match rest.split_once(|c: char| c.is_ascii_whitespace()) {
-        Some((word, name)) if word.eq_ignore_ascii_case("prepare") => name.trim_start(),
-        Some(_) if !rest.starts_with('"') => return None,
-        Some(_) | None => rest,
-    };
-    if let Some(quoted) = rest.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')) {
-        return Some(quoted.replace("\"\"", "\"").into_bytes().into());
-    }
-    let plain = rest.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$') || byte > 127);
-    (plain && !rest.eq_ignore_ascii_case("all")).then(|| rest.to_ascii_lowercase().into_bytes().into())
-}
-
 /// Words without which no statement that is not otherwise understood leaves the state that their reason names.
-const HAZARDS: [(&[u8], &str); 9] = [
+const HAZARDS: [(&[u8], &str); 13] = [
     (b"temp", "temporary object"),
-    (b"advisory", "advisory lock"),
+    (b"temporary", "temporary object"),
+    (b"pg_temp", "temporary object"),
+    (b"pg_advisory_lock", "advisory lock"),
+    (b"pg_advisory_lock_shared", "advisory lock"),
+    (b"pg_try_advisory_lock", "advisory lock"),
+    (b"pg_try_advisory_lock_shared", "advisory lock"),
     (b"hold", "WITH HOLD cursor"),
     (b"set_config", "setting"),
     (b"setseed", "random seed"),
     (b"currval", "sequence value"),
     (b"lastval", "sequence value"),
     (b"role", "role"),
-    (b"authorization", "role"),
 ];
 
 /// Why text may leave state behind in its session, if it may.
 pub(super) fn hazard(text: &[u8]) -> Option<&'static str> {
-    HAZARDS.iter().find(|(word, _)| contains_ignoring_case(text, word)).map(|(_, reason)| *reason)
+    HAZARDS.iter().find(|(word, _)| contains_word(text, word)).map(|(_, reason)| *reason)
 }
 
-fn contains_ignoring_case(text: &[u8], word: &[u8]) -> bool {
+/// Whether `word`, given in lower case, stands in `text` as a whole word.
+pub(super) fn contains_word(text: &[u8], word: &[u8]) -> bool {
     let Some(first) = word.first() else { return true };
     let upper = first.to_ascii_uppercase();
-    text.windows(word.len())
-        .any(|window| window.first().is_some_and(|b| b == first || *b == upper) && window.eq_ignore_ascii_case(word))
+    let part =
+        |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_' || *byte == b'$');
+    text.windows(word.len()).enumerate().any(|(at, window)| {
+        window.first().is_some_and(|byte| byte == first || *byte == upper)
+            && window.eq_ignore_ascii_case(word)
+            && !part(at.checked_sub(1).and_then(|before| text.get(before)))
+            && !part(text.get(at + word.len()))
+    })
 }
 
 #[cfg(test)]
@@ -83,19 +72,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_name_in_a_deallocate_is_found() {
-        let name = |text: &str| deallocated_name(text.as_bytes()).map(|name| String::from_utf8(name.to_vec()).unwrap());
-        assert_eq!(name("DEALLOCATE s1"), Some("s1".into()));
-        assert_eq!(name(" deallocate PREPARE \n \"A b\"\"c\" ;"), Some("A b\"c".into()));
-        assert_eq!(name("deallocate S1;"), Some("s1".into()));
-        assert_eq!(name("DEALLOCATE ALL"), None);
-        assert_eq!(name("DEALLOCATE a; select 1"), None);
-    }
-
-    #[test]
     fn hazards_are_found_in_any_case() {
         assert_eq!(hazard(b"create TEMP table x()"), Some("temporary object"));
         assert_eq!(hazard(b"select pg_try_Advisory_lock(1)"), Some("advisory lock"));
+        assert_eq!(hazard(b"set session authorization x"), None, "its tag tells");
+        assert_eq!(hazard(b"select threshold, template, household, roles, pg_advisory_unlock_all()"), None);
         assert_eq!(hazard(b"select abalance from pgbench_accounts where aid = 1"), None);
     }
 

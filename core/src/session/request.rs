@@ -67,7 +67,8 @@ pub(crate) fn scan(input: &[u8]) -> Result<Scan, frame::FrameError> {
     }
 }
 
-const fn is_frontend(tag: u8) -> bool {
+/// Whether frontends send messages with this tag after start-up.
+pub(crate) const fn is_frontend(tag: u8) -> bool {
     matches!(
         tag,
         tag::BIND

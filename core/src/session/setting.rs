@@ -29,7 +29,8 @@ impl Setting {
     /// Reads a statement that a session which reads as usual has sent; none if it is anything else.
     pub(crate) fn read(text: &[u8]) -> Option<Self> {
         // a look at the first letter spares the rest to nearly all statements
-        if text.len() > TEXT_LEN_MAX || !matches!(text.trim_ascii_start().first(), Some(b's' | b'S' | b'r' | b'R')) {
+        let first = text.trim_ascii_start().first().copied().unwrap_or_default();
+        if text.len() > TEXT_LEN_MAX || !b"sSrRcCuU".contains(&first) {
             return None;
         }
         let mut lexer = Lexer::new(text, Backslash::Literal);
@@ -41,7 +42,7 @@ impl Setting {
             tokens.pop();
         }
         if tokens.contains(&Token::Punctuation(b';')) {
-            return None;
+            return is_clean_sweep(&tokens).then_some(Self::ResetAll);
         }
         let (verb, mut rest) = tokens.split_first()?;
         if is_word(*verb, "reset") {
@@ -75,6 +76,11 @@ impl Setting {
         }
     }
 
+    /// Whether it takes something back.
+    pub(crate) const fn is_reset(&self) -> bool {
+        matches!(self, Self::Reset { .. } | Self::ResetAll)
+    }
+
     /// What the session and the connection wear after it: `worn` by the connection, `own` by the session, which began with
     /// `first`. None when there are too many.
     pub(crate) fn change(&self, own: &Rc<Dress>, worn: &Rc<Dress>, first: &Dress) -> Option<(Rc<Dress>, Rc<Dress>)> {
@@ -91,6 +97,36 @@ impl Setting {
             Self::ResetAll => Some((Rc::new(first.clone()), Rc::default())),
         }
     }
+}
+
+/// What drivers send when a connection goes back to their own pool: statements that let go of things, and `RESET ALL`.
+fn is_clean_sweep(tokens: &[Token<'_>]) -> bool {
+    let mut resets: usize = 0;
+    let all_let_go = tokens.split(|token| *token == Token::Punctuation(b';')).all(|statement| {
+        let words: Vec<&str> = statement
+            .iter()
+            .map(|token| match token {
+                Token::Word(word) => std::str::from_utf8(word).unwrap_or_default(),
+                Token::Operator(b"*") => "*",
+                Token::Punctuation(b'(') => "(",
+                Token::Punctuation(b')') => ")",
+                Token::Punctuation(b'.') => ".",
+                _ => "",
+            })
+            .collect();
+        let text = words.join(" ").to_ascii_lowercase();
+        resets += usize::from(text == "reset all");
+        [
+            "",
+            "reset all",
+            "close all",
+            "unlisten *",
+            "select pg_advisory_unlock_all ( )",
+            "select pg_catalog . pg_advisory_unlock_all ( )",
+        ]
+        .contains(&text.as_str())
+    });
+    all_let_go && resets == 1
 }
 
 fn is_word(token: Token<'_>, word: &str) -> bool {
@@ -178,6 +214,14 @@ mod tests {
         ] {
             assert_eq!(Setting::read(text.as_bytes()), None, "{text}");
         }
+    }
+
+    #[test]
+    fn what_a_driver_sends_to_let_go_of_everything_is_a_reset() {
+        let text = b"SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;";
+        assert_eq!(Setting::read(text), Some(Setting::ResetAll));
+        assert_eq!(Setting::read(b"select f(); reset all"), None);
+        assert_eq!(Setting::read(b"close all; unlisten *"), None);
     }
 
     #[test]

@@ -18,14 +18,18 @@ use crate::error::Failure;
 use crate::pipe::{Cancel, Flow, Mark, Server, ServerId, ServerUnnamed, Soil};
 use crate::pool::Pool;
 use crate::server::lose;
-use crate::session::hazard::{deallocated_name, first_word_is, foreign, hazard, search_passing};
-use crate::session::request::REQUEST_LEN_MAX;
+use crate::session::hazard::{foreign, hazard, search_passing};
+use crate::session::request::{REQUEST_LEN_MAX, is_frontend};
 use crate::session::setting::Setting;
-use crate::session::{Barrier, Change, Deallocating, Pin, Reading, Session, SessionId, Unnamed};
+use crate::session::{Barrier, Change, Naming, Pin, Reading, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
 use crate::statement::{Interner, Preparation, Statement, StatementSource};
 use crate::verdict::judge;
 use dbproto::sql::Backslash;
+
+mod naming;
+
+use naming::names_statements;
 
 /// Unsent bytes of a server connection above which its session is not read from.
 const SERVER_HIGH_WATER: usize = 256 * 1024;
@@ -106,6 +110,10 @@ impl Shard {
                 if head.tag == tag::TERMINATE {
                     return Err(None);
                 }
+                if !is_frontend(head.tag) {
+                    let what = format!("invalid frontend message type {}", head.tag);
+                    return Err(Some(Failure::Protocol { what }));
+                }
                 match writer.message(out, head, input).map_err(|error| Some(malformed(error)))? {
                     Written::Done => {}
                     Written::Wait => break,
@@ -121,7 +129,8 @@ impl Shard {
             }
         }
         let written = io.output_len(writer.server.socket).saturating_sub(before);
-        let requests = writer.requests;
+        let (requests, prepared) = (writer.requests, writer.prepared);
+        prepared.add_to(&mut pool.stats);
         pool.stats.bytes_to_server += written as u64;
         pool.stats.requests_exclusive += requests;
         Ok(())
@@ -147,6 +156,23 @@ pub(crate) struct Writer<'a> {
     catalog: Option<&'a Catalog>,
     /// Requests that were ended.
     requests: u64,
+    prepared: PreparedCounts,
+}
+
+/// How often the connection had a statement, was given one, and lost one for want of room.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct PreparedCounts {
+    hits: u64,
+    parses: u64,
+    evicted: u64,
+}
+
+impl PreparedCounts {
+    pub(crate) fn add_to(self, stats: &mut stats::PoolStats) {
+        stats.prepared_hits += self.hits;
+        stats.prepared_parses += self.parses;
+        stats.prepared_evicted += self.evicted;
+    }
 }
 
 impl<'a> Writer<'a> {
@@ -159,7 +185,7 @@ impl<'a> Writer<'a> {
         let usual = session.reading == Reading::Usual && session.pin == Pin::No;
         let catalog = pool.catalog().filter(|_| usual);
         let limit = pool.settings.prepared_statements as usize;
-        Self { session, server, interner, limit, catalog, requests: 0 }
+        Self { session, server, interner, limit, catalog, requests: 0, prepared: PreparedCounts::default() }
     }
 }
 
@@ -167,7 +193,11 @@ impl<'a> Writer<'a> {
 ///
 /// # Errors
 /// When a message is malformed; nothing more can be said about the connection then.
-pub(crate) fn write_shared(mut writer: Writer<'_>, out: &mut BytesMut, request: &[u8]) -> Result<(), MessageError> {
+pub(crate) fn write_shared(
+    mut writer: Writer<'_>,
+    out: &mut BytesMut,
+    request: &[u8],
+) -> Result<PreparedCounts, MessageError> {
     let soil = writer.server.soil;
     let mut rest = request;
     while let Ok(Some((message, after))) = frame::split(rest) {
@@ -176,13 +206,23 @@ pub(crate) fn write_shared(mut writer: Writer<'_>, out: &mut BytesMut, request: 
     }
     // it was proven to leave nothing behind
     writer.server.soil = soil;
-    Ok(())
+    Ok(writer.prepared)
 }
 
 impl Writer<'_> {
     fn message(&mut self, out: &mut BytesMut, head: FrameHead, input: &mut BytesMut) -> Result<Written, MessageError> {
         let whole = input.len() >= head.len;
         if !whole && head.len <= REQUEST_LEN_MAX {
+            return Ok(Written::Wait);
+        }
+        let busy = self.server.pipeline.ready_count() > 0;
+        if whole
+            && busy
+            && self.session.naming == Naming::Ours
+            && matches!(head.tag, tag::QUERY | tag::PARSE)
+            && input.get(..head.len).is_some_and(names_statements)
+        {
+            // what it means depends on how what is under way ends
             return Ok(Written::Wait);
         }
         if !whole && head.tag == tag::BIND {
@@ -312,9 +352,18 @@ impl Writer<'_> {
 
     fn parse(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
         let parse = Parse::read(message.body)?;
+        if names_statements(parse.query) {
+            self.give_own_names(out)?;
+        }
+        if self.session.naming == Naming::Own && !parse.name.is_empty() {
+            frontend::write_parse(out, &foreign(parse.name), parse.query, parse.types)?;
+            self.push(Owed::client(Expect::Parse));
+            return Ok(());
+        }
         let source = StatementSource {
             text: parse.query.into(),
             types: parse.types.into(),
+            generation: self.interner.generation(),
             search_path: self.session.dress.search_path(),
         };
         if parse.name.is_empty() {
@@ -333,6 +382,7 @@ impl Writer<'_> {
         self.session.changes.push_back(Change::Added(parse.name.into()));
         match self.server.prepared.preparation(statement.id, self.server.group) {
             Preparation::Ready => {
+                self.prepared.hits += 1;
                 self.push(Owed::client(Expect::Synthetic).marked(Mark::SyntheticParse(statement.id).encode()));
             }
             needs @ (Preparation::Parse | Preparation::CloseAndParse) => {
@@ -378,7 +428,9 @@ impl Writer<'_> {
             frontend::write_close(out, Target::Statement, statement.name().as_bytes())?;
             self.push(Owed::nobody(Expect::Close));
         }
+        self.prepared.parses += 1;
         while let Some(oldest) = self.server.prepared.evict(self.limit.max(1)) {
+            self.prepared.evicted += 1;
             frontend::write_close(out, Target::Statement, crate::statement::StatementName::new(oldest).as_bytes())?;
             self.push(Owed::nobody(Expect::Close));
         }
@@ -388,7 +440,10 @@ impl Writer<'_> {
     /// Makes sure the connection has a statement.
     fn prepare(&mut self, out: &mut BytesMut, statement: &Rc<Statement>) -> Result<(), MessageError> {
         match self.server.prepared.preparation(statement.id, self.server.group) {
-            Preparation::Ready => Ok(()),
+            Preparation::Ready => {
+                self.prepared.hits += 1;
+                Ok(())
+            }
             needs @ (Preparation::Parse | Preparation::CloseAndParse) => {
                 self.write_parse(out, statement, needs)?;
                 self.server.prepared.on_parse_sent(statement, self.server.group);
@@ -538,13 +593,8 @@ impl Writer<'_> {
 
     fn query(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
         let text = query_text(message.body)?;
-        if first_word_is(text, b"deallocate") || first_word_is(text, b"discard") {
-            self.session.barrier = Barrier::UntilReady;
-            if let Some(name) = deallocated_name(text)
-                && let Some(statement) = self.session.statements.get(&*name).map(Rc::clone)
-            {
-                return self.deallocate(out, name, &statement);
-            }
+        if names_statements(text) && self.naming_query(out, text)? {
+            return Ok(());
         }
         if self.carry(text) {
             self.session.barrier = Barrier::UntilReady;
@@ -553,29 +603,6 @@ impl Writer<'_> {
         }
         self.verbatim(tag::QUERY);
         out.extend_from_slice(message.bytes);
-        Ok(())
-    }
-
-    /// `DEALLOCATE name` of a statement that was prepared by Parse: the same for the name it has there.
-    fn deallocate(
-        &mut self,
-        out: &mut BytesMut,
-        name: Box<[u8]>,
-        statement: &Rc<Statement>,
-    ) -> Result<(), MessageError> {
-        if !self.server.prepared.has(statement.id)
-            && self.server.status != dbproto::message::backend::TransactionStatus::Failed
-        {
-            self.prepare(out, statement)?;
-            frontend::write_sync(out);
-            self.push(Owed::nobody(Expect::Sync));
-        }
-        let mut text = b"DEALLOCATE ".to_vec();
-        text.extend_from_slice(statement.name().as_bytes());
-        frontend::write_query(out, &text)?;
-        self.session.deallocating = Deallocating::Name(name);
-        self.server.soil = Soil::Unknown;
-        self.verbatim(tag::QUERY);
         Ok(())
     }
 
