@@ -573,6 +573,33 @@ fn a_statement_whose_table_has_changed_is_told_so_as_by_postgres() {
 }
 
 #[test]
+fn a_statement_prepared_again_sees_a_type_that_was_made_anew() {
+    let plane = plane_of_one();
+    let make = "drop type if exists mood; create type mood as enum ('sad', 'glad')";
+    let ask = Request::new().extended("select $1::mood", &params(&["glad"]));
+    for mut client in [direct(), plane.client("postgres")] {
+        for _ in 0..2 {
+            client.query(make).good();
+            // each parses it anew
+            assert_eq!(client.ask(&ask).good().value(), "glad");
+            let named = Request::new().parse("m", "select $1::mood").bind("", "m", &params(&["sad"])).execute("", 0);
+            assert_eq!(client.ask(&named.close_statement("m").sync()).good().value(), "sad");
+        }
+    }
+}
+
+#[test]
+fn a_query_that_follows_a_long_one_that_failed_is_answered() {
+    let plane = Plane::before(Cluster::shared()).cores("0").pool("size", 1).pool("query_wait_timeout", "500ms").start();
+    let (mut holder, mut waiter) = (plane.client("postgres"), plane.client("postgres"));
+    holder.query("begin").good();
+    let long = format!("select '{}'", "z".repeat(300_000));
+    assert_eq!(waiter.query(&long).code(), "57014");
+    holder.query("commit").good();
+    assert_eq!(waiter.query("select 'answered'").good().value(), "answered");
+}
+
+#[test]
 fn notices_come_with_their_request() {
     assert_same_as_postgres(&[
         Request::new().query("do $$ begin raise notice 'one'; raise warning 'two'; end $$"),
