@@ -17,7 +17,8 @@ use tokio_postgres::{Client, NoTls};
 /// A data plane before a database of its own, and its connection string.
 fn plane(share: &str) -> (Plane, String, String) {
     let database = Cluster::shared().make_database();
-    let plane = Plane::before(Cluster::shared()).pool("size", 4).pool("share", share).start();
+    let plane =
+        Plane::before(Cluster::shared()).pool("size", 4).pool("share", share).pool("query_wait_timeout", "10s").start();
     let uri = format!("postgres://postgres@127.0.0.1:{}/{database}", plane.port());
     (plane, database, uri)
 }
