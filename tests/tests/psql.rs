@@ -1,7 +1,5 @@
 //! What people do with psql, through the data plane; and that nothing one session does reaches another.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
-
 use harness::program::{run, run_well};
 use harness::{Cluster, Plane, RawClient, wait_until};
 
