@@ -174,6 +174,15 @@ impl Cluster {
         self.run();
     }
 
+    /// Sends the postmaster a signal that it survives: `STOP` and `CONT` make it stand still and go on, so that nobody new is
+    /// accepted while those who are connected are served.
+    ///
+    /// # Panics
+    /// When it does not run.
+    pub fn hold(&self, signal: Signal) {
+        signal_process(self.server.lock().unwrap().as_ref().unwrap().id(), signal);
+    }
+
     fn end(&self, signal: Signal) {
         let mut server = self.server.lock().unwrap();
         let mut child = server.take().unwrap();
@@ -253,6 +262,8 @@ impl Drop for Cluster {
             && let Some(mut child) = server.take()
         {
             signal_process(child.id(), Signal::QUIT);
+            // it may have been made to stand still
+            signal_process(child.id(), Signal::CONT);
             let _ended: std::io::Result<std::process::ExitStatus> = child.wait();
         }
     }

@@ -189,3 +189,31 @@ fn a_cancel_that_comes_late_does_not_hit_the_sessions_own_next_request() {
         assert_eq!(reply.good().value(), round.to_string());
     }
 }
+
+/// While the postmaster stands still, a cancel request is under way for as long as one likes.
+#[test]
+fn a_session_whose_backend_ends_while_a_cancel_is_under_way_goes_on() {
+    let cluster = Cluster::start();
+    let plane = Plane::before(&cluster).cores("0").pool("size", 1).start();
+    for early in [false, true] {
+        let mut client = plane.client("postgres");
+        let backend = client.query("select pg_backend_pid()").value().parse().unwrap();
+        client.send(Request::new().query(SLEEP).bytes());
+        let sleeps = "select count(*) from pg_stat_activity where wait_event = 'PgSleep'";
+        wait_until("a statement sleeps", || cluster.sql(sleeps) == "1");
+        cluster.hold(rustix::process::Signal::STOP);
+        client.cancel();
+        wait_until("the cancel is under way", || plane.pool("postgres").requests_cancelled > u64::from(early));
+        if early {
+            client.send(Request::new().query("select 'next'").bytes());
+        }
+        harness::cluster::signal_process(backend, rustix::process::Signal::TERM);
+        let lost = client.reply();
+        assert!(matches!(lost.code().as_str(), "57P01" | "08006" | "08007"), "{lost:?}");
+        if !early {
+            client.send(Request::new().query("select 'next'").bytes());
+        }
+        cluster.hold(rustix::process::Signal::CONT);
+        assert_eq!(client.reply().value(), "next");
+    }
+}

@@ -441,73 +441,6 @@ fn messages_that_break_the_protocol_end_their_session_only() {
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
 
-/// Twenty megabytes of text.
-fn twenty_megabytes() -> String {
-    "0123456789abcdef".repeat(20 * 1024 * 1024 / 16)
-}
-
-#[test]
-fn a_parameter_of_twenty_megabytes_arrives_whole() {
-    let plane = plane_of_one();
-    let long = twenty_megabytes();
-    let mut client = plane.client("postgres");
-    let reply = client.ask(&Request::new().extended("select length($1), md5($1)", &params(&[&long])));
-    let expected = Cluster::shared().sql("select length(t), md5(t) from repeat('0123456789abcdef', 1310720) t");
-    let row: Vec<String> = reply.good().rows().remove(0).into_iter().flatten().collect();
-    assert_eq!(row.join("|"), expected);
-    let reply = client.ask(&Request::new().extended("select $1", &params(&[&long])));
-    assert!(reply.value() == long, "what came back is not what was sent");
-    assert_eq!(plane.client("postgres").query("select 1").value(), "1");
-}
-
-#[test]
-fn a_query_of_twenty_megabytes_arrives_whole() {
-    let plane = plane_of_one();
-    let long = twenty_megabytes();
-    let mut client = plane.client("postgres");
-    let reply = client.query(&format!("select length('{long}')"));
-    assert_eq!(reply.good().value(), long.len().to_string());
-    assert_eq!(plane.client("postgres").query("select 1").value(), "1");
-}
-
-#[test]
-fn a_statement_of_twenty_megabytes_arrives_whole() {
-    let plane = plane_of_one();
-    let text = format!("select length('{}') + $1", twenty_megabytes());
-    let mut client = plane.client("postgres");
-    assert_eq!(client.ask(&Request::new().extended(&text, &params(&["1"]))).good().value(), "20971521");
-    assert_eq!(plane.client("postgres").query("select 1").value(), "1");
-}
-
-#[test]
-fn a_named_statement_too_long_to_be_kept_is_refused_in_words() {
-    let plane = plane_of_one();
-    let mut client = plane.client("postgres");
-    let text = format!("select length('{}')", twenty_megabytes());
-    let request = Request::new().parse("long", &text).sync();
-    // it may hang up before it has read all
-    let _sent: std::io::Result<()> = client.try_send(request.bytes());
-    let error = client.farewell();
-    assert!(error.message.contains("too long"), "{error:?}");
-    assert_eq!(plane.client("postgres").query("select 1").value(), "1");
-}
-
-#[test]
-fn long_messages_of_many_requests_in_a_row_keep_their_borders() {
-    let plane = plane_of_one();
-    let mut client = plane.client("postgres");
-    for len in [16_370, 16_380, 16_384, 16_390, 65_530, 65_536, 70_000, 262_144, 1_000_000] {
-        let long = "z".repeat(len);
-        let request = Request::new()
-            .extended("select length($1::text)", &params(&[&long]))
-            .query(&format!("select length('{long}')"))
-            .extended("select length($1::text) + 1", &params(&[&long]));
-        client.send(request.bytes());
-        let lengths = [client.reply().value(), client.reply().value(), client.reply().value()];
-        assert_eq!(lengths, [len.to_string(), len.to_string(), (len + 1).to_string()]);
-    }
-}
-
 #[test]
 fn requests_that_come_byte_by_byte_are_answered() {
     let plane = plane_of_one();
@@ -574,6 +507,33 @@ fn a_statement_whose_table_has_changed_is_told_so_as_by_postgres() {
         client.ask(&Request::new().close_statement("s").parse("s", "select * from changing").sync()).good();
         client.ask(&run).good();
     }
+}
+
+#[test]
+fn a_statement_prepared_again_sees_a_type_that_was_made_anew() {
+    let plane = plane_of_one();
+    let make = "drop type if exists mood; create type mood as enum ('sad', 'glad')";
+    let ask = Request::new().extended("select $1::mood", &params(&["glad"]));
+    for mut client in [direct(), plane.client("postgres")] {
+        for _ in 0..2 {
+            client.query(make).good();
+            // each parses it anew
+            assert_eq!(client.ask(&ask).good().value(), "glad");
+            let named = Request::new().parse("m", "select $1::mood").bind("", "m", &params(&["sad"])).execute("", 0);
+            assert_eq!(client.ask(&named.close_statement("m").sync()).good().value(), "sad");
+        }
+    }
+}
+
+#[test]
+fn a_query_that_follows_a_long_one_that_failed_is_answered() {
+    let plane = Plane::before(Cluster::shared()).cores("0").pool("size", 1).pool("query_wait_timeout", "500ms").start();
+    let (mut holder, mut waiter) = (plane.client("postgres"), plane.client("postgres"));
+    holder.query("begin").good();
+    let long = format!("select '{}'", "z".repeat(300_000));
+    assert_eq!(waiter.query(&long).code(), "57014");
+    holder.query("commit").good();
+    assert_eq!(waiter.query("select 'answered'").good().value(), "answered");
 }
 
 #[test]
