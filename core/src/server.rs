@@ -8,7 +8,7 @@ use dbproto::startup;
 use runtime::Closed;
 
 use crate::error::Failure;
-use crate::pipe::{Cancel, Delivery, List, Owner, Server, ServerId, Streaming};
+use crate::pipe::{Cancel, Delivery, Flow, List, Owner, Server, ServerId, Streaming};
 use crate::pool::PoolId;
 use crate::session::{Place, Session, SessionId};
 use crate::shard::{Shard, World};
@@ -135,6 +135,10 @@ impl Shard {
             return;
         }
         frontend::write_terminate(io.output(server.socket));
+        if server.flow == Flow::Paused {
+            // its end must be heard
+            io.resume(server.socket);
+        }
         self.move_to(id, List::Closing);
         if let Some(server) = self.servers.get_mut(id) {
             server.give_up_at = Some(io.now() + CLOSING_MAX);
@@ -256,7 +260,7 @@ impl Shard {
         let address = self.upstream_of(server_id);
         let Some(server) = self.servers.get(server_id) else { return };
         let in_transaction = server.status != dbproto::message::backend::TransactionStatus::Idle;
-        let (owed, open) = (server.pipeline.ready_count(), server.pipeline.is_open());
+        let (owed, open) = (server.pipeline.client_ready_count(), server.pipeline.is_open());
         let Some(session) = self.sessions.get_mut(id) else { return };
         let pinned = session.pin != crate::session::Pin::No;
         let failure = match (owed, in_transaction) {

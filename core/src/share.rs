@@ -137,6 +137,17 @@ impl Shard {
     pub(crate) fn after_shared(&mut self, io: &mut World<'_>, id: ServerId) {
         let Some(server) = self.servers.get(id) else { return };
         let pool = server.pool;
+        if server.flow == Flow::Paused {
+            let head = server.head_session().and_then(|id| self.sessions.get(id));
+            let slow = head.is_some_and(|session| io.output_len(session.socket) > runtime::reactor::LOW_WATER);
+            let socket = server.socket;
+            if !slow && let Some(server) = self.servers.get_mut(id) {
+                // it was held back for somebody who has its whole reply now
+                server.flow = Flow::Open;
+                io.resume(socket);
+            }
+        }
+        let Some(server) = self.servers.get(id) else { return };
         if server.is_quiet() {
             self.release(io, id);
         } else if self.pool(pool).is_some_and(|pool| !pool.waiting.is_empty()) {

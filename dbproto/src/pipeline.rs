@@ -269,6 +269,12 @@ impl Pipeline {
         self.terminals
     }
 
+    /// Those of them that the client is owed.
+    #[must_use]
+    pub fn client_ready_count(&self) -> usize {
+        self.queue.iter().filter(|item| item.expect.is_terminal() && item.audience == Audience::Client).count()
+    }
+
     /// Whether messages were sent whose Sync has not been sent yet (or COPY data may still be sent).
     #[must_use]
     pub fn is_open(&self) -> bool {

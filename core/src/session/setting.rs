@@ -105,13 +105,12 @@ fn is_clean_sweep(tokens: &[Token<'_>]) -> bool {
     let all_let_go = tokens.split(|token| *token == Token::Punctuation(b';')).all(|statement| {
         let words: Vec<&str> = statement
             .iter()
-            .map(|token| match token {
-                Token::Word(word) => std::str::from_utf8(word).unwrap_or_default(),
-                Token::Operator(b"*") => "*",
-                Token::Punctuation(b'(') => "(",
-                Token::Punctuation(b')') => ")",
-                Token::Punctuation(b'.') => ".",
-                _ => "",
+            .map(|token| {
+                if let Token::Word(word) | Token::Operator(word) = token {
+                    return std::str::from_utf8(word).unwrap_or_default();
+                }
+                let marks = [(b'(', "("), (b')', ")"), (b'.', ".")];
+                marks.into_iter().find(|(byte, _)| *token == Token::Punctuation(*byte)).map_or("?", |(_, text)| text)
             })
             .collect();
         let text = words.join(" ").to_ascii_lowercase();
