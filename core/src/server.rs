@@ -134,6 +134,11 @@ impl Shard {
         if server.list == List::Closing {
             return;
         }
+        self.say_goodbye(io, id);
+    }
+
+    fn say_goodbye(&mut self, io: &mut World<'_>, id: ServerId) {
+        let Some(server) = self.servers.get(id) else { return };
         frontend::write_terminate(io.output(server.socket));
         if server.flow == Flow::Paused {
             // its end must be heard
@@ -160,8 +165,10 @@ impl Shard {
         if let Some(pool) = self.pool_mut(pool) {
             pool.stats.closes_in_doubt += 1;
         }
+        // first out of everybody's reach, then those on it are told
+        self.move_to(id, List::Closing);
         self.orphan_all(io, id, Ending::Ours);
-        self.retire(io, id);
+        self.say_goodbye(io, id);
     }
 
     /// A server connection ended or could not be made.
@@ -179,6 +186,7 @@ impl Shard {
             List::Closing => {}
             List::Idle | List::Shared | List::Draining | List::Exclusive | List::Working => {
                 tracing::info!(%cause, "a server connection was lost");
+                self.move_to(id, List::Closing);
                 self.orphan_all(io, id, Ending::Theirs);
             }
         }
