@@ -16,6 +16,9 @@ use crate::request::Request;
 /// How long a reply may take; nothing waits for it that goes well.
 const REPLY_MAX: Duration = Duration::from_secs(30);
 
+/// How many messages of a reply that does not end are shown.
+const HEARD_MAX: usize = 5;
+
 /// A message of the server's.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Message {
@@ -157,6 +160,8 @@ pub struct RawClient {
     input: BytesMut,
     /// The beginning of what was sent last, to be shown when there is no answer to it.
     asked: Vec<u8>,
+    /// The first messages that came since, shown then too.
+    heard: Vec<Message>,
     port: u16,
     /// Its cancel key.
     key: (u32, Vec<u8>),
@@ -179,6 +184,7 @@ impl RawClient {
             stream,
             input: BytesMut::new(),
             asked: Vec::new(),
+            heard: Vec::new(),
             port,
             key: Default::default(),
             parameters: Vec::new(),
@@ -257,6 +263,7 @@ impl RawClient {
     /// When it has.
     pub fn try_send(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.asked = bytes.get(..200).unwrap_or(bytes).to_vec();
+        self.heard.clear();
         self.stream.write_all(bytes)
     }
 
@@ -269,6 +276,9 @@ impl RawClient {
             if let Some((frame, _)) = frame::split(&self.input).unwrap() {
                 let (message, len) = (Message { tag: frame.tag, body: frame.body.to_vec() }, frame.bytes.len());
                 self.input.advance(len);
+                if self.heard.len() < HEARD_MAX && message.body.len() < 1000 {
+                    self.heard.push(message.clone());
+                }
                 return Some(message);
             }
             let wanted = frame::head(&self.input).unwrap().map_or(0, |head| head.len);
@@ -289,7 +299,9 @@ impl RawClient {
                 len > 0
             }
             Err(error) if error.kind() == io::ErrorKind::ConnectionReset => false,
-            Err(error) => panic!("no reply ({error}) to: {}", self.asked.escape_ascii()),
+            Err(error) => {
+                panic!("no reply ({error}) to: {}; it began with {:?}", self.asked.escape_ascii(), self.heard)
+            }
         }
     }
 

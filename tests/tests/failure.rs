@@ -104,6 +104,23 @@ fn a_backend_ended_in_a_transaction_ends_the_transaction_and_nothing_of_it_is_do
 }
 
 #[test]
+fn a_session_that_waits_is_served_when_the_backend_that_another_one_keeps_is_ended() {
+    let database = Cluster::shared().make_database();
+    let plane = Plane::before(Cluster::shared()).cores("0").pool("size", 1).start();
+    // each of these keeps the server connection in its own way
+    for deed in ["set work_mem to '9MB'", "listen news", "begin"] {
+        let mut keeper = plane.client(&database);
+        keeper.query(deed).good();
+        let backend = backend_of(&mut keeper);
+        let mut waiter = plane.client(&database);
+        waiter.send(Request::new().query("select 'served'").bytes());
+        wait_until("the request waits", || plane.pool(&database).clients_waiting == 1);
+        terminate(Cluster::shared(), &backend);
+        assert_eq!(waiter.reply().good().value(), "served", "after {deed}");
+    }
+}
+
+#[test]
 fn a_crash_of_a_backend_is_survived() {
     let cluster = Cluster::start();
     let plane = Plane::before(&cluster).start();

@@ -1,7 +1,5 @@
 //! Messages that are too long to be held: they pass through while they arrive.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
-
 use harness::{Cluster, Plane, Request, params};
 
 fn plane_of_one() -> Plane {
