@@ -36,7 +36,7 @@ if [ -n "$missing" ]; then
     DEBIAN_FRONTEND=noninteractive $become apt-get install -y -qq --no-install-recommends $missing >/dev/null
 fi
 
-if [ -x tests/drivers/install.sh ]; then
-    tests/drivers/install.sh
+if [ -x tests/tests/drivers/install.sh ]; then
+    tests/tests/drivers/install.sh
 fi
 say 'everything is there'

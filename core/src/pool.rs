@@ -116,6 +116,14 @@ impl Pool {
         news.catalog.as_deref().filter(|catalog| catalog.version == news.watch.version())
     }
 
+    /// A number for the state of the catalog as far as it is known.
+    pub(crate) fn catalog_state(&self) -> u64 {
+        self.news.as_ref().map_or(0, |news| {
+            let serial = news.catalog.as_ref().map_or(0, |catalog| catalog.serial);
+            news.watch.version().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ serial
+        })
+    }
+
     pub(crate) fn remember_welcome(&mut self, fingerprint: u64, parameters: Parameters) {
         if self.welcomes.len() >= WELCOMES_MAX {
             self.welcomes.clear();

@@ -133,6 +133,8 @@ pub(crate) enum Barrier {
 pub(crate) enum Skip {
     /// Nothing.
     No,
+    /// The rest of the message that is arriving: it was answered with an error.
+    Message,
     /// Everything up to the next Sync: the request was answered with an error.
     ToSync,
 }

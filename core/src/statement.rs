@@ -23,8 +23,8 @@ pub(crate) struct StatementSource {
     pub(crate) text: Box<[u8]>,
     /// The parameter types as the Parse message carries them: a count and that many OIDs.
     pub(crate) types: Box<[u8]>,
-    /// How often results of known statements had changed their form when it was prepared; see [`Interner::distrust`].
-    pub(crate) generation: u32,
+    /// The state of the catalog it was prepared in: what is prepared after a change must not be taken for what was before.
+    pub(crate) generation: u64,
     /// Fingerprint of the search_path it was prepared under; names resolve differently under another.
     pub(crate) search_path: u64,
 }
@@ -107,7 +107,7 @@ impl StatementName {
 pub(crate) struct Interner {
     by_source: HashMap<Arc<StatementSource>, Rc<Statement>, foldhash::fast::RandomState>,
     last_id: StatementId,
-    generation: u32,
+    generation: u64,
     sweep_at: usize,
 }
 
@@ -116,7 +116,7 @@ const SWEEP_MIN: usize = 1024;
 
 impl Interner {
     /// For the source of a statement that is prepared now.
-    pub(crate) const fn generation(&self) -> u32 {
+    pub(crate) const fn generation(&self) -> u64 {
         self.generation
     }
 

@@ -175,7 +175,7 @@ impl Shard {
     /// Looks at the front of an idle session's input; gives whether there may be more to do.
     fn begin_request(&mut self, io: &mut World<'_>, id: SessionId) -> bool {
         let Some(session) = self.sessions.get_mut(id) else { return false };
-        if session.skip == Skip::ToSync && !self.skip_to_sync(io, id) {
+        if session.skip != Skip::No && !self.skip(io, id) {
             return false;
         }
         let Some(session) = self.sessions.get_mut(id) else { return false };
@@ -238,13 +238,17 @@ impl Shard {
         }
     }
 
-    /// Passes over what is left of a request that was answered with an error; gives whether its Sync was found.
-    fn skip_to_sync(&mut self, io: &mut World<'_>, id: SessionId) -> bool {
+    /// Passes over what is left of a request that was answered with an error; gives whether its end was found.
+    fn skip(&mut self, io: &mut World<'_>, id: SessionId) -> bool {
         let Some(session) = self.sessions.get_mut(id) else { return false };
         if session.stream_left > 0 {
             let len = session.stream_left.min(session.input.len());
             session.input.advance(len);
             session.stream_left -= len;
+        }
+        if session.skip == Skip::Message && session.stream_left == 0 {
+            session.skip = Skip::No;
+            return true;
         }
         while session.stream_left == 0 {
             match frame::head(&session.input) {
@@ -296,7 +300,7 @@ impl Shard {
                 if there < len {
                     // the rest of a long Query is passed over as it comes, and its ReadyForQuery then stands already
                     session.stream_left = len - there;
-                    session.skip = Skip::ToSync;
+                    session.skip = Skip::Message;
                 }
                 backend::write_ready_for_query(io.output(session.socket), TransactionStatus::Idle);
             }

@@ -154,6 +154,7 @@ pub(crate) struct Writer<'a> {
     limit: usize,
     /// What texts are judged by; none where nothing can be concluded.
     catalog: Option<&'a Catalog>,
+    catalog_state: u64,
     /// Requests that were ended.
     requests: u64,
     prepared: PreparedCounts,
@@ -185,7 +186,16 @@ impl<'a> Writer<'a> {
         let usual = session.reading == Reading::Usual && session.pin == Pin::No;
         let catalog = pool.catalog().filter(|_| usual);
         let limit = pool.settings.prepared_statements as usize;
-        Self { session, server, interner, limit, catalog, requests: 0, prepared: PreparedCounts::default() }
+        Self {
+            session,
+            server,
+            interner,
+            limit,
+            catalog,
+            catalog_state: pool.catalog_state(),
+            requests: 0,
+            prepared: PreparedCounts::default(),
+        }
     }
 }
 
@@ -363,7 +373,7 @@ impl Writer<'_> {
         let source = StatementSource {
             text: parse.query.into(),
             types: parse.types.into(),
-            generation: self.interner.generation(),
+            generation: self.interner.generation().wrapping_add(self.catalog_state),
             search_path: self.session.dress.search_path(),
         };
         if parse.name.is_empty() {
