@@ -74,6 +74,8 @@ pub(crate) struct Pool {
     pub(crate) database: DatabaseKey,
     /// What is known of its catalog.
     pub(crate) news: Option<News>,
+    /// Statements of this pool's that may have changed the catalog.
+    pub(crate) catalog_changes: u64,
     /// Server connections it has, in whatever list.
     pub(crate) open: u32,
     pub(crate) connecting: u32,
@@ -98,6 +100,7 @@ impl Pool {
             permits,
             database: DatabaseKey::default(),
             news: None,
+            catalog_changes: 0,
             open: 0,
             connecting: 0,
             idle: Vec::new(),
@@ -118,10 +121,19 @@ impl Pool {
 
     /// A number for the state of the catalog as far as it is known.
     pub(crate) fn catalog_state(&self) -> u64 {
-        self.news.as_ref().map_or(0, |news| {
+        let known = self.news.as_ref().map_or(0, |news| {
             let serial = news.catalog.as_ref().map_or(0, |catalog| catalog.serial);
             news.watch.version().wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ serial
-        })
+        });
+        known.wrapping_add(self.catalog_changes << 32)
+    }
+
+    /// A statement may have changed the catalog.
+    pub(crate) fn note_catalog_change(&mut self) {
+        self.catalog_changes += 1;
+        if let Some(news) = &self.news {
+            news.watch.note_change();
+        }
     }
 
     pub(crate) fn remember_welcome(&mut self, fingerprint: u64, parameters: Parameters) {

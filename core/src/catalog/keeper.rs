@@ -104,6 +104,7 @@ struct Keeper {
 
 impl Keeper {
     fn keep(self) {
+        self.publish(None);
         let mut pause = RETRY_MIN;
         let mut reported = false;
         loop {

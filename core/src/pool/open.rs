@@ -81,6 +81,10 @@ impl Shard {
     /// News of a catalog reaches the pools of its database.
     pub(crate) fn on_news(&mut self, news: &News) {
         for pool in self.pools.iter_mut().filter(|pool| pool.database == news.watch.key) {
+            if pool.news.is_none() && pool.catalog_changes > 0 {
+                // it changed while nobody was watching
+                news.watch.note_change();
+            }
             pool.news = Some(news.clone());
         }
         self.news.insert(news.watch.key.clone(), news.clone());

@@ -413,9 +413,7 @@ impl Reply<'_> {
         }
         if self.server.catalog_touched && status == TransactionStatus::Idle {
             self.server.catalog_touched = false;
-            if let Some(news) = &self.pool.news {
-                news.watch.note_change();
-            }
+            self.pool.note_catalog_change();
         }
         self.change_settings(status);
         if let Some(session) = self.session.as_deref_mut() {

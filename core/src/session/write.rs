@@ -28,6 +28,7 @@ use crate::verdict::judge;
 use dbproto::sql::Backslash;
 
 mod naming;
+mod prepare;
 
 use naming::names_statements;
 
@@ -402,90 +403,6 @@ impl Writer<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Lets Postgres itself say that the name is taken: it is made to be.
-    fn refuse_duplicate(&mut self, out: &mut BytesMut, message: Frame<'_>, name: &[u8]) -> Result<(), MessageError> {
-        frontend::write_parse(out, name, b"", &[0, 0])?;
-        self.push(Owed::nobody(Expect::Parse));
-        self.server.leftovers.push(name.into());
-        out.extend_from_slice(message.bytes);
-        self.push(Owed::client(Expect::Parse));
-        Ok(())
-    }
-
-    fn close_leftovers(&mut self, out: &mut BytesMut) -> Result<(), MessageError> {
-        if self.server.leftovers.is_empty() {
-            return Ok(());
-        }
-        for name in std::mem::take(&mut self.server.leftovers) {
-            frontend::write_close(out, Target::Statement, &name)?;
-            self.push(Owed::nobody(Expect::Close));
-        }
-        frontend::write_sync(out);
-        self.push(Owed::nobody(Expect::Sync));
-        Ok(())
-    }
-
-    /// Writes a Parse under our name, with what must stand before it. What it is owed is the caller's to note.
-    fn write_parse(
-        &mut self,
-        out: &mut BytesMut,
-        statement: &Rc<Statement>,
-        needs: Preparation,
-    ) -> Result<(), MessageError> {
-        if needs == Preparation::CloseAndParse {
-            frontend::write_close(out, Target::Statement, statement.name().as_bytes())?;
-            self.push(Owed::nobody(Expect::Close));
-        }
-        self.prepared.parses += 1;
-        while let Some(oldest) = self.server.prepared.evict(self.limit.max(1)) {
-            self.prepared.evicted += 1;
-            frontend::write_close(out, Target::Statement, crate::statement::StatementName::new(oldest).as_bytes())?;
-            self.push(Owed::nobody(Expect::Close));
-        }
-        frontend::write_parse(out, statement.name().as_bytes(), &statement.source.text, &statement.source.types)
-    }
-
-    /// Makes sure the connection has a statement.
-    fn prepare(&mut self, out: &mut BytesMut, statement: &Rc<Statement>) -> Result<(), MessageError> {
-        match self.server.prepared.preparation(statement.id, self.server.group) {
-            Preparation::Ready => {
-                self.prepared.hits += 1;
-                Ok(())
-            }
-            needs @ (Preparation::Parse | Preparation::CloseAndParse) => {
-                self.write_parse(out, statement, needs)?;
-                self.server.prepared.on_parse_sent(statement, self.server.group);
-                self.push(Owed::nobody(Expect::Parse).marked(Mark::OwnParse(statement.id).encode()));
-                Ok(())
-            }
-        }
-    }
-
-    /// Makes sure the connection's unnamed statement is the session's.
-    fn restore_unnamed(&mut self, out: &mut BytesMut) -> Result<(), MessageError> {
-        match &self.session.unnamed {
-            Unnamed::OnServer => Ok(()),
-            Unnamed::Is(statement) => {
-                if self.server.unnamed == ServerUnnamed::Is(statement.id) {
-                    return Ok(());
-                }
-                frontend::write_parse(out, b"", &statement.source.text, &statement.source.types)?;
-                self.server.unnamed = ServerUnnamed::Is(statement.id);
-                self.push(Owed::nobody(Expect::Parse).marked(Mark::OwnUnnamed.encode()));
-                Ok(())
-            }
-            Unnamed::Absent => {
-                if self.server.unnamed == ServerUnnamed::Absent {
-                    return Ok(());
-                }
-                frontend::write_close(out, Target::Statement, b"")?;
-                self.server.unnamed = ServerUnnamed::Absent;
-                self.push(Owed::nobody(Expect::Close));
-                Ok(())
-            }
-        }
     }
 
     fn soil_of_unnamed(&mut self) {

@@ -1,0 +1,105 @@
+//! Making sure that a statement is on the connection before it is used there.
+
+use std::rc::Rc;
+
+use bytes::BytesMut;
+use dbproto::frame::Frame;
+use dbproto::message::MessageError;
+use dbproto::message::frontend::{self, Target};
+use dbproto::pipeline::{Expect, Owed};
+
+use super::Writer;
+use crate::pipe::{Mark, ServerUnnamed};
+use crate::session::Unnamed;
+use crate::statement::{Preparation, Statement, StatementName};
+
+impl Writer<'_> {
+    /// Lets Postgres itself say that the name is taken: it is made to be.
+    pub(super) fn refuse_duplicate(
+        &mut self,
+        out: &mut BytesMut,
+        message: Frame<'_>,
+        name: &[u8],
+    ) -> Result<(), MessageError> {
+        frontend::write_parse(out, name, b"", &[0, 0])?;
+        self.push(Owed::nobody(Expect::Parse));
+        self.server.leftovers.push(name.into());
+        out.extend_from_slice(message.bytes);
+        self.push(Owed::client(Expect::Parse));
+        Ok(())
+    }
+
+    pub(super) fn close_leftovers(&mut self, out: &mut BytesMut) -> Result<(), MessageError> {
+        if self.server.leftovers.is_empty() {
+            return Ok(());
+        }
+        for name in std::mem::take(&mut self.server.leftovers) {
+            frontend::write_close(out, Target::Statement, &name)?;
+            self.push(Owed::nobody(Expect::Close));
+        }
+        frontend::write_sync(out);
+        self.push(Owed::nobody(Expect::Sync));
+        Ok(())
+    }
+
+    /// Writes a Parse under our name, with what must stand before it. What it is owed is the caller's to note.
+    pub(super) fn write_parse(
+        &mut self,
+        out: &mut BytesMut,
+        statement: &Rc<Statement>,
+        needs: Preparation,
+    ) -> Result<(), MessageError> {
+        if needs == Preparation::CloseAndParse {
+            frontend::write_close(out, Target::Statement, statement.name().as_bytes())?;
+            self.push(Owed::nobody(Expect::Close));
+        }
+        self.prepared.parses += 1;
+        while let Some(oldest) = self.server.prepared.evict(self.limit.max(1)) {
+            self.prepared.evicted += 1;
+            frontend::write_close(out, Target::Statement, StatementName::new(oldest).as_bytes())?;
+            self.push(Owed::nobody(Expect::Close));
+        }
+        frontend::write_parse(out, statement.name().as_bytes(), &statement.source.text, &statement.source.types)
+    }
+
+    /// Makes sure the connection has a statement.
+    pub(super) fn prepare(&mut self, out: &mut BytesMut, statement: &Rc<Statement>) -> Result<(), MessageError> {
+        match self.server.prepared.preparation(statement.id, self.server.group) {
+            Preparation::Ready => {
+                self.prepared.hits += 1;
+                Ok(())
+            }
+            needs @ (Preparation::Parse | Preparation::CloseAndParse) => {
+                self.write_parse(out, statement, needs)?;
+                self.server.prepared.on_parse_sent(statement, self.server.group);
+                self.push(Owed::nobody(Expect::Parse).marked(Mark::OwnParse(statement.id).encode()));
+                Ok(())
+            }
+        }
+    }
+
+    /// Makes sure the connection's unnamed statement is the session's.
+    pub(super) fn restore_unnamed(&mut self, out: &mut BytesMut) -> Result<(), MessageError> {
+        match &self.session.unnamed {
+            Unnamed::OnServer => Ok(()),
+            Unnamed::Is(statement) => {
+                if self.server.unnamed == ServerUnnamed::Is(statement.id) {
+                    return Ok(());
+                }
+                frontend::write_parse(out, b"", &statement.source.text, &statement.source.types)?;
+                self.server.unnamed = ServerUnnamed::Is(statement.id);
+                self.push(Owed::nobody(Expect::Parse).marked(Mark::OwnUnnamed.encode()));
+                Ok(())
+            }
+            Unnamed::Absent => {
+                if self.server.unnamed == ServerUnnamed::Absent {
+                    return Ok(());
+                }
+                frontend::write_close(out, Target::Statement, b"")?;
+                self.server.unnamed = ServerUnnamed::Absent;
+                self.push(Owed::nobody(Expect::Close));
+                Ok(())
+            }
+        }
+    }
+}
