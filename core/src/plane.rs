@@ -31,6 +31,9 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     raise_descriptor_limit(&config);
     let cores = topology::pick(config.runtime.cores.as_deref())?;
+    for remark in topology::remarks(&cores) {
+        tracing::info!("{remark}");
+    }
     if cores.len() > 256 {
         bail!("{} cores are more than the 256 that cancel keys can name; set runtime.cores", cores.len());
     }

@@ -16,10 +16,13 @@ use crate::catalog::Catalog;
 use crate::catalog::keeper::{DatabaseKey, News};
 use crate::error::Failure;
 use crate::pipe::{Flow, List, Mark, ServerId, Soil};
+use permit::Permits;
+
 use crate::session::{Phase, Pin, Place, SessionId};
 use crate::shard::{Shard, World};
 
 mod open;
+pub(crate) mod permit;
 
 /// Names a pool on its shard.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -70,6 +73,7 @@ pub(crate) struct Pool {
     pub(crate) settings: config::Pool,
     /// Server connections this shard may have.
     pub(crate) permits: u32,
+    pub(crate) permit_state: Permits,
     /// Which configured database it belongs to, and that database's own name.
     pub(crate) database: DatabaseKey,
     /// What is known of its catalog.
@@ -98,6 +102,7 @@ impl Pool {
             target,
             settings,
             permits,
+            permit_state: Permits::new(permits),
             database: DatabaseKey::default(),
             news: None,
             catalog_changes: 0,
@@ -422,7 +427,8 @@ impl Shard {
         }
         let (pool_id, age) = (server.pool, now.saturating_duration_since(server.opened_at));
         let Some(pool) = self.pool(pool_id) else { return };
-        if age >= pool.settings.server_lifetime || self.draining.is_some() {
+        let old = age >= pool.settings.server_lifetime;
+        if old || self.draining.is_some() || self.is_given_up(pool_id) {
             self.retire(io, id);
         } else {
             self.move_to(id, List::Idle);
@@ -469,6 +475,7 @@ impl Shard {
         }
         self.on_share_tick(io, pool_id);
         self.serve(io, pool_id);
+        self.ask_for_permit(io, pool_id);
     }
 
     fn on_wait_timeout(&mut self, io: &mut World<'_>, pool_id: PoolId, id: SessionId) {

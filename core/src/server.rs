@@ -207,6 +207,7 @@ impl Shard {
             pool.open = pool.open.saturating_sub(1);
         }
         self.give_database_slot_of(server.pool);
+        self.on_permit_free(io, server.pool);
         self.serve(io, server.pool);
     }
 

@@ -22,6 +22,7 @@ use crate::catalog::keeper::{DatabaseKey, News, WatchRequest};
 use crate::error::Failure;
 use crate::pace::Paces;
 use crate::pipe::{Flow, Server, ServerId};
+use crate::pool::permit::PoolKey;
 use crate::pool::{Pool, PoolId};
 use crate::session::{Phase, Place, Session, SessionId, Start};
 use crate::slab::{Key, Slab, TokenKind};
@@ -140,6 +141,10 @@ pub(crate) enum Message {
     Cancel { index: u32, secret: u32 },
     /// Stop: let transactions finish until then.
     Drain(Instant),
+    /// Another shard needs a permit of this pool.
+    AskPermit { key: PoolKey, from: ShardId },
+    /// A permit of this pool.
+    Permit(PoolKey),
     /// News of a database's catalog.
     Catalog(News),
     /// Tell what has been counted.
@@ -442,6 +447,8 @@ impl Reactor for Shard {
             Message::Client(newcomer) => self.adopt(io, newcomer),
             Message::Cancel { index, secret } => self.cancel_session(io, index, secret),
             Message::Drain(until) => self.drain(io, until),
+            Message::AskPermit { key, from } => self.on_ask_permit(io, key, from),
+            Message::Permit(key) => self.on_permit(io, &key),
             Message::Catalog(news) => self.on_news(&news),
             Message::Snapshot(reply) => {
                 // the asker may have given up

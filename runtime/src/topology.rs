@@ -1,6 +1,7 @@
 //! Which cores there are, and which of them shards are pinned to.
 
 use std::fmt;
+use std::path::Path;
 
 /// A CPU of this machine, as the kernel numbers them.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -59,9 +60,97 @@ pub fn pick(requested: Option<&[u16]>) -> Result<Vec<CoreId>, TopologyError> {
     Ok(requested.iter().copied().map(CoreId).collect())
 }
 
+/// Where a core is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Placement {
+    /// The core.
+    pub core: CoreId,
+    /// Cores that share its execution units (SMT), itself among them.
+    pub siblings: Vec<CoreId>,
+    /// Its NUMA node; 0 where the machine has one.
+    pub node: u16,
+}
+
+/// Where a core is, as the kernel tells in `/sys/devices/system/cpu`; alone on node 0 where it does not.
+#[must_use]
+pub fn placement(core: CoreId) -> Placement {
+    read_placement(Path::new("/sys/devices/system/cpu"), core)
+}
+
+fn read_placement(cpus: &Path, core: CoreId) -> Placement {
+    let dir = cpus.join(format!("cpu{}", core.0));
+    let list = std::fs::read_to_string(dir.join("topology/thread_siblings_list")).unwrap_or_default();
+    let mut siblings = read_list(&list);
+    if siblings.is_empty() {
+        siblings.push(core);
+    }
+    let entries = std::fs::read_dir(&dir).into_iter().flatten().flatten();
+    let node = entries
+        .filter_map(|entry| entry.file_name().to_str()?.strip_prefix("node")?.parse().ok())
+        .next()
+        .unwrap_or_default();
+    Placement { core, siblings, node }
+}
+
+/// The kernel's lists of cores: `0-3,8`.
+fn read_list(text: &str) -> Vec<CoreId> {
+    let mut out = Vec::new();
+    for part in text.trim().split(',') {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        if let (Ok(first), Ok(last)) = (first.parse::<u16>(), last.parse::<u16>()) {
+            out.extend((first..=last).map(CoreId));
+        }
+    }
+    out
+}
+
+/// What is worth telling about a choice of cores: pairs that share execution units, more than one NUMA node.
+#[must_use]
+pub fn remarks(cores: &[CoreId]) -> Vec<String> {
+    let places: Vec<Placement> = cores.iter().map(|core| placement(*core)).collect();
+    let mut out = Vec::new();
+    for place in &places {
+        let others: Vec<u16> = place
+            .siblings
+            .iter()
+            .filter(|other| other.0 > place.core.0 && cores.contains(other))
+            .map(|o| o.0)
+            .collect();
+        if !others.is_empty() {
+            out.push(format!(
+                "core {} shares its execution units with {others:?}; shards on one of them would run better",
+                place.core.0
+            ));
+        }
+    }
+    let mut nodes: Vec<u16> = places.iter().map(|place| place.node).collect();
+    nodes.sort_unstable();
+    nodes.dedup();
+    if nodes.len() > 1 {
+        out.push(format!(
+            "the cores are on NUMA nodes {nodes:?}; messages between shards of different nodes take longer"
+        ));
+    }
+    out
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn siblings_and_nodes_are_read_as_the_kernel_writes_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let cpu = dir.path().join("cpu2");
+        std::fs::create_dir_all(cpu.join("topology")).unwrap();
+        std::fs::create_dir_all(cpu.join("node1")).unwrap();
+        std::fs::write(cpu.join("topology/thread_siblings_list"), "2,6-7\n").unwrap();
+        let place = read_placement(dir.path(), CoreId(2));
+        assert_eq!(place.siblings, [CoreId(2), CoreId(6), CoreId(7)]);
+        assert_eq!(place.node, 1);
+        let unknown = read_placement(dir.path(), CoreId(9));
+        assert_eq!((unknown.siblings, unknown.node), (vec![CoreId(9)], 0));
+    }
 
     #[test]
     fn a_core_that_is_not_there_is_refused_by_name() {
