@@ -192,6 +192,8 @@ pub(crate) struct Server {
     pub(crate) unnamed: ServerUnnamed,
     pub(crate) dress: Rc<Dress>,
     pub(crate) soil: Soil,
+    /// Reads in a row that could have been shared on a clean connection.
+    pub(crate) dirty_reads: u32,
     /// A statement of the running transaction has changed the system catalog.
     pub(crate) catalog_touched: bool,
     /// Bytes of the reply at the head so far.
@@ -256,6 +258,7 @@ impl Server {
             unnamed: ServerUnnamed::Absent,
             dress: Rc::default(),
             soil: Soil::Clean,
+            dirty_reads: 0,
             catalog_touched: false,
             reply_len: 0,
             leftovers: Vec::new(),
@@ -302,6 +305,7 @@ impl Server {
         self.prepared.clear();
         self.unnamed = ServerUnnamed::Absent;
         self.dress = Rc::default();
+        self.dirty_reads = 0;
         self.soil = Soil::Clean;
     }
 

@@ -31,6 +31,8 @@ pub(crate) struct PoolId(pub(crate) u32);
 /// Longest pause between attempts to connect.
 const RETRY_MAX: Duration = Duration::from_millis(200);
 const RETRY_MIN: Duration = Duration::from_millis(10);
+/// Reads that could be shared and are not because their own session soiled the connection, before it is cleaned for them.
+const DIRTY_READS_MAX: u32 = 8;
 /// Sets of start-up settings whose reported parameters are remembered.
 const WELCOMES_MAX: usize = 256;
 
@@ -264,7 +266,9 @@ impl Shard {
         let (Some(server), Some(session)) = (self.servers.get_mut(id), self.sessions.get_mut(session_id)) else {
             return;
         };
-        let stranger = server.last_session != Some(session_id);
+        // the session that left something behind may have it back, but not for ever: clean, the connection could be shared
+        server.dirty_reads = if session.shareable.is_some() { server.dirty_reads + 1 } else { 0 };
+        let stranger = server.last_session != Some(session_id) || server.dirty_reads >= DIRTY_READS_MAX;
         let clean = match server.soil {
             Soil::Unknown if stranger => Some(&b"DISCARD ALL"[..]),
             Soil::Sequences if stranger => Some(&b"DISCARD SEQUENCES"[..]),

@@ -32,6 +32,9 @@ const OID_FIRST_USER: u32 = 16_384;
 /// work while another's reply is read.
 const PIPES_PER_SHARD: usize = 2;
 
+/// Requests on a pipe from which on another pipe helps; below, waking another backend costs more than waiting.
+const PIPE_DEPTH_GOOD: usize = 8;
+
 impl Shard {
     /// Puts the request at the front of a session's input on a shared pipe, if it may go there and there is one. What was
     /// found out about it is noted.
@@ -83,7 +86,8 @@ impl Shard {
             .settings
             .share_pipes
             .map_or(PIPES_PER_SHARD, |pipes| (pipes as usize).div_ceil(io.shard_count().max(1)));
-        if best.is_none() || pool.shared.len() < busy_max {
+        let another = best.is_none_or(|(depth, _)| depth >= PIPE_DEPTH_GOOD && pool.shared.len() < busy_max);
+        if another {
             let idle = pool.idle.iter().rev().copied().find(|other| self.servers.get(*other).is_some_and(fits));
             if let Some(idle) = idle {
                 best = Some((0, idle));

@@ -146,6 +146,15 @@ fn malformed(error: MessageError) -> Failure {
     Failure::Protocol { what: error.to_string() }
 }
 
+/// Whether it is known already that what is written leaves nothing behind.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Judged {
+    /// It is found out while it is written.
+    Here,
+    /// It was proven before: the request is shared.
+    Before,
+}
+
 /// Writes one session's messages to one connection.
 pub(crate) struct Writer<'a> {
     session: &'a mut Session,
@@ -156,6 +165,7 @@ pub(crate) struct Writer<'a> {
     /// What texts are judged by; none where nothing can be concluded.
     catalog: Option<&'a Catalog>,
     catalog_state: u64,
+    judged: Judged,
     /// Requests that were ended.
     requests: u64,
     prepared: PreparedCounts,
@@ -194,6 +204,7 @@ impl<'a> Writer<'a> {
             limit,
             catalog,
             catalog_state: pool.catalog_state(),
+            judged: Judged::Here,
             requests: 0,
             prepared: PreparedCounts::default(),
         }
@@ -209,14 +220,12 @@ pub(crate) fn write_shared(
     out: &mut BytesMut,
     request: &[u8],
 ) -> Result<PreparedCounts, MessageError> {
-    let soil = writer.server.soil;
+    writer.judged = Judged::Before;
     let mut rest = request;
     while let Ok(Some((message, after))) = frame::split(rest) {
         writer.whole(out, message)?;
         rest = after;
     }
-    // it was proven to leave nothing behind
-    writer.server.soil = soil;
     Ok(writer.prepared)
 }
 
@@ -332,6 +341,9 @@ impl Writer<'_> {
 
     /// What running this statement leaves on the connection.
     fn soil_of(&mut self, statement: &Statement) {
+        if self.judged == Judged::Before {
+            return;
+        }
         if self.carry(&statement.source.text) {
             return;
         }
@@ -363,7 +375,7 @@ impl Writer<'_> {
 
     fn parse(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
         let parse = Parse::read(message.body)?;
-        if names_statements(parse.query) {
+        if self.judged == Judged::Here && names_statements(parse.query) {
             self.give_own_names(out)?;
         }
         if self.session.naming == Naming::Own && !parse.name.is_empty() {
@@ -519,6 +531,11 @@ impl Writer<'_> {
     }
 
     fn query(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
+        if self.judged == Judged::Before {
+            self.verbatim(tag::QUERY);
+            out.extend_from_slice(message.bytes);
+            return Ok(());
+        }
         let text = query_text(message.body)?;
         if names_statements(text) && self.naming_query(out, text)? {
             return Ok(());
