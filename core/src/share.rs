@@ -103,7 +103,7 @@ impl Shard {
             self.move_to(server_id, List::Shared);
             self.hurry(io);
         }
-        let Self { sessions, servers, interner, pools, .. } = self;
+        let Self { sessions, servers, interner, pools, stats, .. } = self;
         let (Some(session), Some(server)) = (sessions.get_mut(id), servers.get_mut(server_id)) else { return false };
         let (Some(pool), Some(shareable)) = (pools.get_mut(server.pool.0 as usize), session.shareable) else {
             return false;
@@ -130,7 +130,10 @@ impl Shard {
         let waited = now.saturating_duration_since(session.waiting_since);
         pool.stats.queue_time.record_us(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
         match written {
-            Ok(prepared) => prepared.add_to(&mut pool.stats),
+            Ok(counts) => {
+                counts.add_to(&mut pool.stats);
+                stats.messages_in += counts.messages;
+            }
             // it was read once before it was found shareable: this cannot be, so nothing about the pipe is certain
             Err(_) => self.doubt(io, server_id, "a shared request could not be written"),
         }

@@ -1,7 +1,5 @@
 //! The rules that keep shared requests safe, each with what it guards against.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
-
 use std::time::Duration;
 
 use harness::{Cluster, Plane, RawClient, Request, params, wait_until};

@@ -96,6 +96,7 @@ impl Shard {
                     return bytes.len();
                 }
             };
+            self.stats.messages_out += u64::from(placed.to.is_some());
             if let Some(instead) = placed.instead.filter(|_| whole) {
                 self.deliver(io, &run, bytes.get(run.start..at));
                 self.deliver(io, &Run { to: placed.to, start: 0 }, Some(&instead));
@@ -132,6 +133,7 @@ impl Shard {
         if let (Some(session), Some(bytes)) = (run.to.and_then(|id| self.sessions.get(id)), bytes)
             && !bytes.is_empty()
         {
+            self.stats.bytes_out += bytes.len() as u64;
             io.output(session.socket).extend_from_slice(bytes);
         }
     }

@@ -87,7 +87,7 @@ impl Shard {
         server_id: ServerId,
         input: &mut BytesMut,
     ) -> Result<(), Option<Failure>> {
-        let Self { sessions, servers, interner, pools, .. } = self;
+        let Self { sessions, servers, interner, pools, stats, .. } = self;
         let (Some(session), Some(server)) = (sessions.get_mut(id), servers.get_mut(server_id)) else {
             return Ok(());
         };
@@ -130,10 +130,11 @@ impl Shard {
             }
         }
         let written = io.output_len(writer.server.socket).saturating_sub(before);
-        let (requests, prepared) = (writer.requests, writer.prepared);
-        prepared.add_to(&mut pool.stats);
+        let counts = writer.counts();
+        counts.add_to(&mut pool.stats);
         pool.stats.bytes_to_server += written as u64;
-        pool.stats.requests_exclusive += requests;
+        pool.stats.requests_exclusive += counts.requests;
+        stats.messages_in += counts.messages;
         Ok(())
     }
 }
@@ -168,23 +169,38 @@ pub(crate) struct Writer<'a> {
     judged: Judged,
     /// Requests that were ended.
     requests: u64,
+    messages: u64,
     prepared: PreparedCounts,
+    /// Why the session has begun to keep its connection.
+    pinned: Option<&'static str>,
+}
+
+/// What a writer has done, for the statistics.
+pub(crate) struct Counts {
+    pub(crate) requests: u64,
+    pub(crate) messages: u64,
+    prepared: PreparedCounts,
+    pinned: Option<&'static str>,
+}
+
+impl Counts {
+    /// Adds what is counted by pool, except requests.
+    pub(crate) fn add_to(&self, stats: &mut stats::PoolStats) {
+        stats.prepared_hits += self.prepared.hits;
+        stats.prepared_parses += self.prepared.parses;
+        stats.prepared_evicted += self.prepared.evicted;
+        if let Some(reason) = self.pinned {
+            stats.count_pin(reason);
+        }
+    }
 }
 
 /// How often the connection had a statement, was given one, and lost one for want of room.
 #[derive(Clone, Copy, Default)]
-pub(crate) struct PreparedCounts {
+struct PreparedCounts {
     hits: u64,
     parses: u64,
     evicted: u64,
-}
-
-impl PreparedCounts {
-    pub(crate) fn add_to(self, stats: &mut stats::PoolStats) {
-        stats.prepared_hits += self.hits;
-        stats.prepared_parses += self.parses;
-        stats.prepared_evicted += self.evicted;
-    }
 }
 
 impl<'a> Writer<'a> {
@@ -206,7 +222,9 @@ impl<'a> Writer<'a> {
             catalog_state: pool.catalog_state(),
             judged: Judged::Here,
             requests: 0,
+            messages: 0,
             prepared: PreparedCounts::default(),
+            pinned: None,
         }
     }
 }
@@ -215,21 +233,21 @@ impl<'a> Writer<'a> {
 ///
 /// # Errors
 /// When a message is malformed; nothing more can be said about the connection then.
-pub(crate) fn write_shared(
-    mut writer: Writer<'_>,
-    out: &mut BytesMut,
-    request: &[u8],
-) -> Result<PreparedCounts, MessageError> {
+pub(crate) fn write_shared(mut writer: Writer<'_>, out: &mut BytesMut, request: &[u8]) -> Result<Counts, MessageError> {
     writer.judged = Judged::Before;
     let mut rest = request;
     while let Ok(Some((message, after))) = frame::split(rest) {
         writer.whole(out, message)?;
         rest = after;
     }
-    Ok(writer.prepared)
+    Ok(writer.counts())
 }
 
 impl Writer<'_> {
+    const fn counts(&self) -> Counts {
+        Counts { requests: self.requests, messages: self.messages, prepared: self.prepared, pinned: self.pinned }
+    }
+
     fn message(&mut self, out: &mut BytesMut, head: FrameHead, input: &mut BytesMut) -> Result<Written, MessageError> {
         let whole = input.len() >= head.len;
         if !whole && head.len <= REQUEST_LEN_MAX {
@@ -278,6 +296,7 @@ impl Writer<'_> {
     }
 
     fn whole(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
+        self.messages += 1;
         match message.tag {
             tag::PARSE => self.parse(out, message)?,
             tag::BIND => self.bind(out, message)?,
@@ -555,6 +574,9 @@ impl Writer<'_> {
         if soil == Soil::Unknown
             && let Some(hazard) = hazard(text)
         {
+            if self.session.pin == Pin::No {
+                self.pinned = Some(hazard);
+            }
             self.session.pin = Pin::Because(hazard);
         }
     }

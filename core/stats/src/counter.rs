@@ -72,8 +72,6 @@ statistics! {
         logins,
         /// Clients that did not.
         login_failures,
-        /// Turns of the executor's loop.
-        turns,
         /// Messages from clients.
         messages_in,
         /// Messages to clients.

@@ -122,6 +122,9 @@ impl Writer<'_> {
             self.push(Owed::nobody(Expect::Sync));
         }
         self.session.naming = Naming::Own;
+        if self.session.pin == Pin::No {
+            self.pinned = Some("prepared in SQL");
+        }
         self.session.pin = Pin::Because("prepared in SQL");
         self.catalog = None;
         self.server.soil = Soil::Unknown;
