@@ -14,7 +14,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 use dbproto::message::backend::TransactionStatus;
 use dbproto::pipeline::{Owed, Pipeline};
-use runtime::SocketId;
+use runtime::{ShardId, SocketId};
 
 use crate::dress::Dress;
 use crate::pool::{Parameter, PoolId};
@@ -125,6 +125,8 @@ pub(crate) enum List {
     Exclusive,
     /// Busy with something of ours: dressing, cleaning, rolling back.
     Working,
+    /// On its way to another shard, with its permit.
+    Leaving(ShardId),
     /// Told to go; its permit comes back when the backend is gone.
     Closing,
 }
@@ -241,11 +243,18 @@ pub(crate) enum Flow {
 impl Server {
     /// A connection that has just been dialled.
     pub(crate) fn dialled(pool: PoolId, socket: SocketId, login: ServerLogin, now: Instant) -> Self {
+        let mut server = Self::new(pool, socket, now);
+        server.login = Some(Box::new(login));
+        server
+    }
+
+    /// A connection as Postgres gives it, in no list of its pool yet.
+    pub(crate) fn new(pool: PoolId, socket: SocketId, now: Instant) -> Self {
         Self {
             pool,
             socket,
             list: List::Connecting,
-            login: Some(Box::new(login)),
+            login: None,
             holder: None,
             last_session: None,
             promised: None,

@@ -169,13 +169,13 @@ impl Shard {
             List::Idle => pool.idle.retain(|other| *other != id),
             List::Shared => pool.shared.retain(|other| *other != id),
             List::Connecting => pool.connecting = pool.connecting.saturating_sub(1),
-            List::Draining | List::Exclusive | List::Working | List::Closing => {}
+            List::Draining | List::Exclusive | List::Working | List::Leaving(_) | List::Closing => {}
         }
         match list {
             List::Idle => pool.idle.push(id),
             List::Shared => pool.shared.push(id),
             List::Connecting => pool.connecting += 1,
-            List::Draining | List::Exclusive | List::Working | List::Closing => {}
+            List::Draining | List::Exclusive | List::Working | List::Leaving(_) | List::Closing => {}
         }
     }
 
@@ -191,6 +191,7 @@ impl Shard {
         }
         self.serve(io, pool_id);
         if self.sessions.get(id).is_some_and(|session| session.place == Place::Waiting) {
+            self.ask_for_permit(io, pool_id);
             self.hurry(io);
         }
     }
@@ -233,9 +234,13 @@ impl Shard {
     /// A waiter that needs a pipe of its own closes the shortest shared one to joiners.
     fn close_one_sharer(&mut self, pool_id: PoolId) {
         let Some(pool) = self.pools.get(pool_id.0 as usize) else { return };
-        if pool.waiting.is_empty() || pool.open < pool.permits {
-            return;
+        if !pool.waiting.is_empty() && pool.open >= pool.permits {
+            self.close_shortest_shared(pool_id);
         }
+    }
+
+    fn close_shortest_shared(&mut self, pool_id: PoolId) {
+        let Some(pool) = self.pools.get(pool_id.0 as usize) else { return };
         let depth = |id: &ServerId| self.servers.get(*id).map_or(usize::MAX, crate::pipe::Server::depth);
         if let Some(shortest) = pool.shared.iter().copied().min_by_key(depth) {
             self.move_to(shortest, List::Draining);
@@ -432,8 +437,10 @@ impl Shard {
         let (pool_id, age) = (server.pool, now.saturating_duration_since(server.opened_at));
         let Some(pool) = self.pool(pool_id) else { return };
         let old = age >= pool.settings.server_lifetime;
-        if old || self.draining.is_some() || self.is_given_up(pool_id) {
+        if old || self.draining.is_some() {
             self.retire(io, id);
+        } else if let Some(to) = self.take_wanted(now, pool_id) {
+            self.lend(io, id, to);
         } else {
             self.move_to(id, List::Idle);
         }

@@ -124,7 +124,7 @@ impl Shard {
             }
             List::Exclusive => self.let_go_if_done(io, id),
             List::Shared | List::Draining => self.after_shared(io, id),
-            List::Connecting | List::Idle | List::Working | List::Closing => {}
+            List::Connecting | List::Idle | List::Working | List::Leaving(_) | List::Closing => {}
         }
     }
 
@@ -184,7 +184,7 @@ impl Shard {
                 }
             }
             List::Closing => {}
-            List::Idle | List::Shared | List::Draining | List::Exclusive | List::Working => {
+            List::Idle | List::Shared | List::Draining | List::Exclusive | List::Working | List::Leaving(_) => {
                 tracing::info!(%cause, "a server connection was lost");
                 self.move_to(id, List::Closing);
                 self.orphan_all(io, id, Ending::Theirs);
@@ -193,7 +193,7 @@ impl Shard {
         self.forget_server(io, id);
     }
 
-    fn give_database_slot_of(&self, pool: PoolId) {
+    pub(crate) fn give_database_slot_of(&self, pool: PoolId) {
         if let Some(pool) = self.pool(pool) {
             self.board.give_database_slot(pool.database.0);
         }

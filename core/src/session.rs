@@ -9,7 +9,7 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 use dbproto::auth::server::ServerAuth;
-use runtime::SocketId;
+use runtime::{ShardId, SocketId};
 
 use crate::dress::Dress;
 use crate::pipe::{Flow, ServerId};
@@ -38,6 +38,8 @@ pub(crate) enum Phase {
     Welcoming,
     /// It may send requests.
     Ready,
+    /// Another shard will serve it.
+    Leaving(Box<(ShardId, Start)>),
 }
 
 /// A login that waits for the client's proof.

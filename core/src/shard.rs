@@ -14,7 +14,7 @@ use bytes::BytesMut;
 use config::Config;
 use crossbeam::channel::Sender;
 use crossbeam::utils::CachePadded;
-use runtime::{Address, Event, Io, Reactor, ShardId};
+use runtime::{Address, Event, Expectation, Io, Reactor, ShardId};
 use stats::{PoolStats, ShardStats};
 
 use crate::cancel::{CancelConnection, random_secret};
@@ -22,7 +22,7 @@ use crate::catalog::keeper::{DatabaseKey, News, WatchRequest};
 use crate::error::Failure;
 use crate::pace::Paces;
 use crate::pipe::{Flow, Server, ServerId};
-use crate::pool::permit::PoolKey;
+use crate::pool::permit::{Lent, PoolKey};
 use crate::pool::{Pool, PoolId};
 use crate::session::{Phase, Place, Session, SessionId, Start};
 use crate::slab::{Key, Slab, TokenKind};
@@ -96,6 +96,11 @@ impl Board {
         self.total.fetch_add(1, Ordering::Relaxed) + 1
     }
 
+    /// Whether no shard has a client.
+    fn is_empty(&self) -> bool {
+        self.total.load(Ordering::Relaxed) == 0
+    }
+
     fn leave(&self, shard: ShardId) {
         if let Some(count) = self.clients.get(usize::from(shard.0)) {
             count.fetch_sub(1, Ordering::Relaxed);
@@ -141,10 +146,10 @@ pub(crate) enum Message {
     Cancel { index: u32, secret: u32 },
     /// Stop: let transactions finish until then.
     Drain(Instant),
-    /// Another shard needs a permit of this pool.
+    /// A shard whose clients wait asks for a connection of this pool.
     AskPermit { key: PoolKey, from: ShardId },
-    /// A permit of this pool.
-    Permit(PoolKey),
+    /// A permit, with its connection if there is one.
+    Lent(Box<Lent>),
     /// News of a database's catalog.
     Catalog(News),
     /// Tell what has been counted.
@@ -276,15 +281,22 @@ impl Shard {
         self.tick_within(io, TICK_IDLE);
     }
 
-    /// Gives a client that has been let in to another shard.
+    /// Gives a client that has been let in to another shard, as soon as the kernel has let go of its socket.
     pub(crate) fn hand_on(&mut self, io: &mut World<'_>, id: SessionId, to: ShardId, start: Start) {
-        let Some(session) = self.sessions.get_mut(id) else { return };
-        let (socket, peer, input) = (session.socket, session.peer, std::mem::take(&mut session.input));
-        let detached = io.detach(socket);
-        self.drop_session(io, id);
-        let Some((socket, output)) = detached else { return };
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.phase = Phase::Leaving(Box::new((to, start)));
+            io.detach(session.socket);
+        }
+    }
+
+    fn on_session_detached(&mut self, io: &mut World<'_>, id: SessionId, socket: OwnedFd, output: BytesMut) {
+        let Some(session) = self.sessions.remove(id) else { return };
+        self.board.leave(io.shard());
+        let Phase::Leaving(leaving) = session.phase else { return };
+        let (to, start) = *leaving;
         self.board.enter(to);
-        let newcomer = Newcomer { socket, peer, admission: Admission::Granted, start: Some((start, output, input)) };
+        let start = Some((start, output, session.input));
+        let newcomer = Newcomer { socket, peer: session.peer, admission: Admission::Granted, start };
         if io.post(to, Message::Client(newcomer)).is_err() {
             // the other shard is drowning in messages; the client may come again
             tracing::warn!("a client was turned away because the ring to its shard is full");
@@ -297,7 +309,7 @@ impl Shard {
         self.stop_waiting(id);
         if let Some(session) = self.sessions.remove(id) {
             self.board.leave(io.shard());
-            if !matches!(session.phase, Phase::Ready) {
+            if !matches!(session.phase, Phase::Ready | Phase::Leaving(_)) {
                 self.stats.login_failures += 1;
             }
         }
@@ -357,7 +369,8 @@ impl Shard {
                 self.end_session(io, id, Some(&Failure::Shutdown));
             }
             io.stop();
-        } else if self.sessions.len() == 0 && self.servers.len() == 0 {
+        } else if self.sessions.len() == 0 && self.servers.len() == 0 && self.board.is_empty() {
+            // not before: another shard's last clients may wait for a permit of ours
             io.stop();
         }
     }
@@ -428,6 +441,11 @@ impl Reactor for Shard {
                 TokenKind::Server => self.on_server_drained(Key::from_token(token).1),
                 TokenKind::Cancel | TokenKind::Listener => {}
             },
+            Event::Detached { token, socket, output } => match Key::<()>::from_token(token).0 {
+                TokenKind::Session => self.on_session_detached(io, Key::from_token(token).1, socket, output),
+                TokenKind::Server => self.on_server_detached(io, Key::from_token(token).1, socket),
+                TokenKind::Cancel | TokenKind::Listener => {}
+            },
             Event::Closed { token, cause, .. } => match Key::<()>::from_token(token).0 {
                 TokenKind::Session => self.on_client_closed(io, Key::from_token(token).1, &cause),
                 TokenKind::Server => self.on_server_closed(io, Key::from_token(token).1, &cause),
@@ -448,7 +466,7 @@ impl Reactor for Shard {
             Message::Cancel { index, secret } => self.cancel_session(io, index, secret),
             Message::Drain(until) => self.drain(io, until),
             Message::AskPermit { key, from } => self.on_ask_permit(io, key, from),
-            Message::Permit(key) => self.on_permit(io, &key),
+            Message::Lent(lent) => self.on_lent(io, *lent),
             Message::Catalog(news) => self.on_news(&news),
             Message::Snapshot(reply) => {
                 // the asker may have given up
@@ -460,5 +478,9 @@ impl Reactor for Shard {
 
     fn on_timer(&mut self, io: &mut dyn Io<Message>) {
         self.on_tick(io);
+    }
+
+    fn expects(&mut self, now: Instant) -> Expectation {
+        self.paces.expects(now, &self.servers)
     }
 }

@@ -38,7 +38,7 @@ impl Shard {
                 List::Exclusive if pinned => &mut stats.servers_pinned,
                 List::Exclusive => &mut stats.servers_exclusive,
                 List::Working => &mut stats.servers_cleaning,
-                List::Closing => continue,
+                List::Leaving(_) | List::Closing => continue,
             };
             *gauge += 1;
         }

@@ -11,6 +11,7 @@ use std::time::Duration;
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use glommio::{ExecutorJoinHandle, LocalExecutorBuilder, Placement};
 
+use crate::batch::{Contention, Nap};
 use crate::buffer::BufferRing;
 use crate::mesh::{Doorbell, MeshEnd, mesh};
 use crate::reactor::{Closed, Event, Io as _, LOW_WATER, Reactor, ShardId};
@@ -162,6 +163,7 @@ fn run<R: Reactor>(
     io.arm_doorbell();
     reactor.on_start(&mut io);
     let mut completions: Vec<(u64, i32, u32)> = Vec::new();
+    let mut contention = Contention::of_this_thread(io.now);
     while io.running {
         io.now = std::time::Instant::now();
         let heard = drain_messages(&mut reactor, &mut io, control);
@@ -173,6 +175,9 @@ fn run<R: Reactor>(
             io.timer = None;
             reactor.on_timer(&mut io);
         }
+        while let Some((token, socket, output)) = io.poll_left() {
+            reactor.on_event(&mut io, Event::Detached { token, socket, output });
+        }
         let overdue = io.close_overdue();
         io.flush();
         let until = [io.timer, overdue].into_iter().flatten().min();
@@ -180,13 +185,15 @@ fn run<R: Reactor>(
         if heard || !io.running {
             timeout = Duration::ZERO;
         }
-        sleep(&mut io, control, timeout)?;
+        let now = io.now;
+        let nap = contention.nap(now, || reactor.expects(now)).filter(|nap| nap.longest < timeout);
+        sleep(&mut io, control, timeout, nap)?;
     }
     finish(&mut io, &mut buffers)
 }
 
 /// Waits in the ring, unless a message came while the doorbell was being hung up.
-fn sleep<M>(io: &mut RingIo<M>, control: &Receiver<M>, mut timeout: Duration) -> io::Result<()> {
+fn sleep<M>(io: &mut RingIo<M>, control: &Receiver<M>, mut timeout: Duration, nap: Option<Nap>) -> io::Result<()> {
     let bells = Arc::clone(&io.mesh.doorbells);
     let bell = bells.get(usize::from(io.shard.0));
     if timeout > Duration::ZERO
@@ -198,7 +205,15 @@ fn sleep<M>(io: &mut RingIo<M>, control: &Receiver<M>, mut timeout: Duration) ->
             timeout = Duration::ZERO;
         }
     }
-    io.enter(timeout)?;
+    if let Some(nap) = nap.filter(|_| timeout > Duration::ZERO) {
+        io.enter(nap.events, nap.longest)?;
+        if !io.ring.completion().is_empty() {
+            timeout = Duration::ZERO;
+        }
+    }
+    if nap.is_none() || timeout > Duration::ZERO {
+        io.enter(1, timeout)?;
+    }
     if let Some(bell) = bell {
         bell.end_sleep();
     }
@@ -215,7 +230,7 @@ fn finish<M>(io: &mut RingIo<M>, buffers: &mut BufferRing) -> io::Result<()> {
     while io.sockets.operations() > 0 && io.now < give_up {
         io.now = std::time::Instant::now();
         io.flush();
-        io.enter(Duration::from_millis(50))?;
+        io.enter(1, Duration::from_millis(50))?;
         let completions: Vec<_> =
             io.ring.completion().map(|entry| (entry.user_data(), entry.result(), entry.flags())).collect();
         for completion in completions {
@@ -304,7 +319,7 @@ fn on_receive<M>(
     }
     let (token, life) = (socket.token, socket.life);
     if let Some(buffer) = io_uring::cqueue::buffer_select(flags) {
-        if life == Life::Open
+        if matches!(life, Life::Open | Life::Leaving)
             && let Ok(len) = usize::try_from(result)
             && len > 0
         {
@@ -387,152 +402,10 @@ fn accepted(fd: i32) -> std::os::fd::OwnedFd {
 fn close<M>(reactor: &mut impl Hears<M>, io: &mut RingIo<M>, id: crate::SocketId, cause: Closed) {
     let token = io.sockets.get(id).map(|socket| (socket.token, socket.life));
     io.close(id);
-    if let Some((token, Life::Open | Life::Connecting)) = token {
+    if let Some((token, Life::Open | Life::Leaving | Life::Connecting)) = token {
         reactor.hear(io, Event::Closed { socket: id, token, cause });
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::io::{Read as _, Write as _};
-    use std::net::{TcpListener, TcpStream};
-    use std::os::fd::OwnedFd;
-    use std::sync::Mutex;
-    use std::thread;
-
-    use super::*;
-    use crate::reactor::{Io, SocketId, Token};
-
-    enum Message {
-        Socket(OwnedFd),
-        Stop,
-    }
-
-    /// Sends back what comes; hands every accepted socket to the other shard, pauses those that do not read.
-    struct Echo {
-        listener: Option<OwnedFd>,
-    }
-
-    impl Reactor for Echo {
-        type Message = Message;
-
-        fn on_start(&mut self, io: &mut dyn Io<Message>) {
-            if let Some(listener) = self.listener.take() {
-                io.listen(listener, 0);
-            }
-        }
-
-        fn on_event(&mut self, io: &mut dyn Io<Message>, event: Event<'_>) {
-            match event {
-                Event::Accepted { socket, .. } => {
-                    let to = ShardId(u16::try_from(io.shard_count() - 1).unwrap());
-                    if let Err(Message::Socket(socket)) = io.post(to, Message::Socket(socket)) {
-                        io.attach(socket, 7);
-                    }
-                }
-                Event::Received { socket, bytes, .. } => {
-                    io.output(socket).extend_from_slice(bytes);
-                    if io.output_len(socket) > 4 * LOW_WATER {
-                        io.pause(socket);
-                        io.notify_drained(socket);
-                    }
-                }
-                Event::Drained { socket, .. } => io.resume(socket),
-                Event::Connected { .. } | Event::Closed { .. } => {}
-            }
-        }
-
-        fn on_message(&mut self, io: &mut dyn Io<Message>, _from: ShardId, message: Message) {
-            if let Message::Socket(socket) = message {
-                let id = io.attach(socket, 7);
-                stale_ids_do_nothing(io, id);
-            }
-        }
-
-        fn on_control(&mut self, io: &mut dyn Io<Message>, message: Message) {
-            if matches!(message, Message::Stop) {
-                io.stop();
-            }
-        }
-
-        fn on_timer(&mut self, _io: &mut dyn Io<Message>) {}
-    }
-
-    fn stale_ids_do_nothing(io: &mut dyn Io<Message>, id: SocketId) {
-        let stale = SocketId { generation: id.generation.wrapping_add(1), ..id };
-        io.output(stale).extend_from_slice(b"nobody");
-        assert_eq!(io.output_len(stale), 0);
-        io.close(stale);
-    }
-
-    fn start() -> (std::net::SocketAddr, Running<Message>) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let listener = Arc::new(Mutex::new(Some(OwnedFd::from(listener))));
-        let cores = crate::topology::pick(None).unwrap().into_iter().take(2).collect();
-        let make =
-            move |shard: ShardId| Echo { listener: if shard.0 == 0 { listener.lock().unwrap().take() } else { None } };
-        (address, launch(&Plan::new(cores), make).unwrap())
-    }
-
-    #[test]
-    fn every_byte_comes_back_through_another_shard() {
-        let (address, running) = start();
-        let clients: Vec<_> = [1_usize, 100, 70_000, 8 << 20]
-            .into_iter()
-            .map(|len| {
-                thread::spawn(move || {
-                    let mut stream = TcpStream::connect(address).unwrap();
-                    let sent: Vec<u8> = (0..len).map(|i| u8::try_from(i * 31 % 251).unwrap()).collect();
-                    let mut writer = stream.try_clone().unwrap();
-                    let copy = sent.clone();
-                    let writing = thread::spawn(move || writer.write_all(&copy).unwrap());
-                    let mut received = vec![0; len];
-                    stream.read_exact(&mut received).unwrap();
-                    writing.join().unwrap();
-                    assert!(received == sent);
-                })
-            })
-            .collect();
-        for client in clients {
-            client.join().unwrap();
-        }
-        for handle in running.handles() {
-            handle.post(Message::Stop);
-        }
-        running.join().unwrap();
-        assert!(TcpStream::connect(address).is_err(), "a stopped shard listens no more");
-    }
-
-    #[test]
-    fn a_refused_connect_is_an_event() {
-        struct Dial {
-            outcome: Sender<(Token, String)>,
-        }
-        impl Reactor for Dial {
-            type Message = ();
-            fn on_start(&mut self, io: &mut dyn Io<()>) {
-                let free = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-                io.connect(&crate::Address::Tcp(free), 9).unwrap();
-            }
-            fn on_event(&mut self, io: &mut dyn Io<()>, event: Event<'_>) {
-                if let Event::Closed { token, cause, .. } = event {
-                    self.outcome.send((token, cause.to_string())).unwrap();
-                    io.set_timer(Some(io.now() + Duration::from_millis(1)));
-                }
-            }
-            fn on_message(&mut self, _io: &mut dyn Io<()>, _from: ShardId, _message: ()) {}
-            fn on_control(&mut self, _io: &mut dyn Io<()>, _message: ()) {}
-            fn on_timer(&mut self, io: &mut dyn Io<()>) {
-                io.stop();
-            }
-        }
-        let (outcome, heard) = unbounded();
-        let cores = crate::topology::pick(None).unwrap().into_iter().take(1).collect();
-        let running = launch(&Plan::new(cores), move |_| Dial { outcome: outcome.clone() }).unwrap();
-        let (token, cause) = heard.recv().unwrap();
-        assert_eq!(token, 9);
-        assert!(cause.contains("refused"), "{cause}");
-        running.join().unwrap();
-    }
-}
+mod tests;

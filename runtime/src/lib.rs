@@ -6,6 +6,7 @@
 
 #![deny(unsafe_op_in_unsafe_fn)]
 
+mod batch;
 mod buffer;
 mod executor;
 pub mod listen;
@@ -15,5 +16,6 @@ mod socket;
 pub mod topology;
 mod uring;
 
+pub use batch::Expectation;
 pub use executor::{Plan, Running, ShardHandle, StartError, launch};
 pub use reactor::{Address, Closed, Event, Io, Reactor, ShardId, SocketId, Token};

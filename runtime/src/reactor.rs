@@ -11,6 +11,8 @@ use std::time::Instant;
 
 use bytes::BytesMut;
 
+use crate::batch::Expectation;
+
 /// A shard's number, from 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct ShardId(pub u16);
@@ -87,6 +89,15 @@ pub enum Event<'a> {
         /// Its token.
         token: Token,
     },
+    /// What [`Io::detach`] asked for: nothing of the kernel's is under way on the connection any more, and the id is dead.
+    Detached {
+        /// Its token.
+        token: Token,
+        /// The connection, to be attached on whatever shard.
+        socket: OwnedFd,
+        /// Output that the kernel has not been given.
+        output: BytesMut,
+    },
     /// The peer closed, or the socket or its connect failed. The id is dead.
     Closed {
         /// The socket.
@@ -133,6 +144,11 @@ pub trait Reactor: 'static {
     fn on_control(&mut self, io: &mut dyn Io<Self::Message>, message: Self::Message);
     /// The instant given to [`Io::set_timer`] has passed.
     fn on_timer(&mut self, io: &mut dyn Io<Self::Message>);
+    /// What answers it expects. Asked before it sleeps; it may sleep until several have come (see [`Expectation`]).
+    fn expects(&mut self, now: Instant) -> Expectation {
+        let _ = now;
+        Expectation::default()
+    }
 }
 
 /// What a shard may ask of the world.
@@ -168,10 +184,9 @@ pub trait Io<M> {
     fn close(&mut self, socket: SocketId);
     /// Closes as soon as everything has been sent, after five seconds at the latest.
     fn close_after_output(&mut self, socket: SocketId);
-    /// Gives the connection away, so that another shard can attach it, together with output the kernel has not been given.
-    /// The peer must be waiting for us: bytes it sends meanwhile may be lost. `None`, and the socket is closed, while
-    /// the kernel is still sending.
-    fn detach(&mut self, socket: SocketId) -> Option<(OwnedFd, BytesMut)>;
+    /// Gives the connection up, so that another shard can attach it. Nothing more is sent or received; what the kernel has
+    /// under way ends first, so bytes may still come before [`Event::Detached`], or [`Event::Closed`] instead of it.
+    fn detach(&mut self, socket: SocketId);
     /// Sends a message to another shard; gives it back when the ring is full.
     ///
     /// # Errors

@@ -33,6 +33,8 @@ pub(crate) enum Life {
     Open,
     /// Closes when its output is sent, or then at the latest.
     Ending(Instant),
+    /// Will be given to another shard when its operations have ended.
+    Leaving,
     /// The reactor has been told or does not want to know; waits for its operations to end.
     Dead,
 }
@@ -141,6 +143,15 @@ impl Sockets {
             }
         }
         self.reap(id.index);
+    }
+
+    /// Takes a socket out, if it is leaving and no operation is left on it.
+    pub(crate) fn take_left(&mut self, id: SocketId) -> Option<Box<Socket>> {
+        let slot = self.slots.get_mut(id.index as usize).filter(|slot| slot.generation == id.generation)?;
+        let socket = slot.socket.take_if(|socket| socket.life == Life::Leaving && socket.operations == 0)?;
+        slot.generation = slot.generation.wrapping_add(1);
+        self.free.push(id.index);
+        Some(socket)
     }
 
     /// Frees a dead socket with no operation left.

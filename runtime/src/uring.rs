@@ -74,6 +74,7 @@ pub(crate) struct RingIo<M> {
     pub(crate) running: bool,
     dirty: Vec<SocketId>,
     ending: Vec<SocketId>,
+    leaving: Vec<SocketId>,
     spare: Vec<BytesMut>,
     scratch: BytesMut,
 }
@@ -97,6 +98,7 @@ impl<M> RingIo<M> {
             running: true,
             dirty: Vec::new(),
             ending: Vec::new(),
+            leaving: Vec::new(),
             spare: Vec::new(),
             scratch: BytesMut::new(),
         })
@@ -175,7 +177,7 @@ impl<M> RingIo<M> {
 
     fn send(&mut self, id: SocketId) {
         let Some(socket) = self.sockets.get_mut(id) else { return };
-        if socket.life == Life::Connecting {
+        if matches!(socket.life, Life::Connecting | Life::Leaving) {
             socket.sending = Sending::Idle;
             return;
         }
@@ -235,17 +237,32 @@ impl<M> RingIo<M> {
                     next = Some(next.map_or(by, |other: Instant| other.min(by)));
                     self.ending.push(id);
                 }
-                Some(Life::Connecting | Life::Open | Life::Dead) | None => {}
+                Some(Life::Connecting | Life::Open | Life::Leaving | Life::Dead) | None => {}
             }
         }
         next
     }
 
-    /// Submits what is queued and waits for a completion until `timeout`.
-    pub(crate) fn enter(&mut self, timeout: Duration) -> io::Result<()> {
+    /// A connection that was to be given up and has nothing under way any more.
+    pub(crate) fn poll_left(&mut self) -> Option<(Token, OwnedFd, BytesMut)> {
+        let (sockets, mut left) = (&mut self.sockets, None);
+        self.leaving.retain(|id| {
+            if left.is_none() {
+                left = sockets.take_left(*id);
+            }
+            sockets.get(*id).is_some_and(|socket| socket.life == Life::Leaving)
+        });
+        let socket = *left?;
+        let mut output = socket.in_flight;
+        output.extend_from_slice(&socket.output);
+        Some((socket.token, socket.fd, output))
+    }
+
+    /// Submits what is queued and waits for `count` completions until `timeout`.
+    pub(crate) fn enter(&mut self, count: usize, timeout: Duration) -> io::Result<()> {
         let timespec = Timespec::from(timeout);
         let args = SubmitArgs::new().timespec(&timespec);
-        match self.ring.submitter().submit_with_args(1, &args) {
+        match self.ring.submitter().submit_with_args(count, &args) {
             Ok(_) => Ok(()),
             Err(error) => match error.raw_os_error() {
                 Some(libc::ETIME | libc::EINTR | libc::EBUSY | libc::EAGAIN) => Ok(()),
@@ -383,20 +400,12 @@ impl<M> Io<M> for RingIo<M> {
         self.pause(id);
     }
 
-    fn detach(&mut self, id: SocketId) -> Option<(OwnedFd, BytesMut)> {
-        let socket = self.sockets.get_mut(id)?;
-        let duplicate = rustix::io::fcntl_dupfd_cloexec(&socket.fd, 0).ok();
-        let (Some(duplicate), false) = (duplicate, socket.sending == Sending::InFlight) else {
-            self.close(id);
-            return None;
-        };
-        let output = std::mem::take(&mut socket.output);
-        let armed = socket.receive == Receive::Armed;
-        self.sockets.retire(id);
-        if armed {
-            self.cancel(Operation::Receive, id.index);
+    fn detach(&mut self, id: SocketId) {
+        self.pause(id);
+        if let Some(socket) = self.sockets.get_mut(id).filter(|socket| socket.life == Life::Open) {
+            socket.life = Life::Leaving;
+            self.leaving.push(id);
         }
-        Some((duplicate, output))
     }
 
     fn post(&mut self, to: ShardId, message: M) -> Result<(), M> {

@@ -1,18 +1,27 @@
-//! Permits move to where they are needed.
+//! Permits, and the server connections they stand for, move to where they are needed.
 //!
 //! Every shard begins with a fair part of a pool's permits. One whose clients wait while all its permits are taken asks the
-//! others, one after the other; who has a permit to spare, or more than its fair part, gives one up, never its last. It is taken
-//! away here before it is added there, so the pool's size is never exceeded.
+//! others: the question goes from shard to shard until one has a permit it does not use or a connection that is free. The
+//! connection itself goes over the ring, so a client that waits on one core is served by what is idle on another without
+//! Postgres having to make a new backend. Who has nothing free notes the question for a moment and gives the next connection
+//! that becomes free, unless its own clients wait and it has no more than its fair part. A permit is taken away here before it
+//! is added there, so the pool's size is never exceeded.
 
+use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
+use bytes::BytesMut;
 use runtime::ShardId;
 
-use crate::pool::PoolId;
+use crate::pipe::{List, Server, ServerId, Soil};
+use crate::pool::{Parameter, PoolId};
 use crate::shard::{Message, Shard, World};
+use crate::slab::TokenKind;
 
 /// Pause between two questions of one pool.
 const ASK_PAUSE: Duration = Duration::from_millis(20);
+/// How long a question is remembered where nothing was free; who still needs it has asked again by then.
+const WANTED_MAX: Duration = Duration::from_millis(50);
 
 /// Who uses which database: names a pool on every shard.
 pub(crate) type PoolKey = (String, String);
@@ -24,20 +33,8 @@ pub(crate) struct Permits {
     pub(crate) fair: u32,
     /// When it may ask again.
     ask_after: Option<Instant>,
-    /// Who is asked next, counted from this shard.
-    ask_offset: u16,
-    pub(crate) giving: Giving,
-}
-
-/// Whether another shard waits for a permit of this one's.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub(crate) enum Giving {
-    #[default]
-    Nothing,
-    /// The next connection that becomes free is closed for it.
-    Wanted(ShardId),
-    /// The permit of the next connection that has ended goes there.
-    Closing(ShardId),
+    /// Who wants the next connection that becomes free, and until when.
+    wanted: Option<(ShardId, Instant)>,
 }
 
 impl Permits {
@@ -46,80 +43,196 @@ impl Permits {
     }
 }
 
+/// A permit on its way to the shard that asked for it.
+pub(crate) struct Lent {
+    key: PoolKey,
+    connection: Option<LentConnection>,
+}
+
+/// A connection to Postgres with nothing owed and nothing half sent.
+struct LentConnection {
+    socket: OwnedFd,
+    /// What Postgres said while it was on its way out.
+    input: BytesMut,
+    cancel_key: Option<(u32, Vec<u8>)>,
+    parameters: Vec<Parameter>,
+    opened_at: Instant,
+}
+
 impl Shard {
-    /// Asks another shard for a permit, if clients wait here and all of ours are taken.
+    /// Asks the other shards for a connection, if clients wait here and all of ours are taken.
     pub(super) fn ask_for_permit(&mut self, io: &mut World<'_>, id: PoolId) {
-        let (now, here, shards) = (io.now(), io.shard().0, io.shard_count());
+        let now = io.now();
         let Some(pool) = self.pools.get_mut(id.0 as usize) else { return };
         let paused = pool.permit_state.ask_after.is_some_and(|at| at > now);
-        if shards < 2 || pool.waiting.is_empty() || pool.open < pool.permits || paused {
+        if io.shard_count() < 2 || pool.waiting.is_empty() || pool.open < pool.permits || paused {
             return;
         }
-        let others = u16::try_from(shards).unwrap_or(u16::MAX) - 1;
-        let offset = pool.permit_state.ask_offset % others + 1;
-        pool.permit_state.ask_offset = offset;
         pool.permit_state.ask_after = Some(now + ASK_PAUSE);
-        let to = usize::from(here + offset) % shards;
         let key = (pool.stats.database.clone(), pool.stats.user.clone());
-        // when the ring is full the question is asked again later
-        let _sent: Result<(), Message> =
-            io.post(ShardId(u16::try_from(to).unwrap_or_default()), Message::AskPermit { key, from: io.shard() });
+        let from = io.shard();
+        pass_question_on(io, key, from);
     }
 
-    /// Another shard's clients wait for a permit.
+    /// Another shard's clients wait for a connection.
     pub(crate) fn on_ask_permit(&mut self, io: &mut World<'_>, key: PoolKey, from: ShardId) {
-        let shards = u32::try_from(io.shard_count()).unwrap_or(1);
-        let Ok(id) = self.pool_for(shards, &key.1, &key.0) else { return };
-        let Some(pool) = self.pools.get_mut(id.0 as usize) else { return };
-        let spare = pool.waiting.is_empty() || pool.permits > pool.permit_state.fair;
-        if pool.permits <= 1 || !spare {
+        if from == io.shard() {
+            // nobody had anything free
             return;
         }
-        if pool.open < pool.permits {
-            self.give_permit(io, id, from);
-        } else if let Some(oldest) = pool.idle.first().copied() {
-            pool.permit_state.giving = Giving::Closing(from);
-            self.retire(io, oldest);
-        } else if pool.permit_state.giving == Giving::Nothing {
-            pool.permit_state.giving = Giving::Wanted(from);
+        let shards = u32::try_from(io.shard_count()).unwrap_or(1);
+        if let Ok(id) = self.pool_for(shards, &key.1, &key.0)
+            && self.can_spare(id)
+        {
+            let Some(pool) = self.pools.get(id.0 as usize) else { return };
+            if pool.open < pool.permits {
+                self.give_permit(io, id, from);
+                return;
+            }
+            if let Some(oldest) = pool.idle.first().copied() {
+                self.lend(io, oldest, from);
+                return;
+            }
+            self.note_wanted(io, id, from);
         }
+        pass_question_on(io, key, from);
+    }
+
+    /// Whether a permit of this shard's may go: its own clients do not need it, or it has more than its part.
+    fn can_spare(&self, id: PoolId) -> bool {
+        self.pools
+            .get(id.0 as usize)
+            .is_some_and(|pool| pool.permits > 0 && (pool.waiting.is_empty() || pool.permits > pool.permit_state.fair))
+    }
+
+    /// The next connection that becomes free goes there; one that is shared takes nobody on meanwhile.
+    fn note_wanted(&mut self, io: &mut World<'_>, id: PoolId, from: ShardId) {
+        let until = io.now() + WANTED_MAX;
+        let Some(pool) = self.pools.get_mut(id.0 as usize) else { return };
+        if pool.permit_state.wanted.is_none_or(|(_, at)| at <= io.now()) {
+            pool.permit_state.wanted = Some((from, until));
+            self.close_shortest_shared(id);
+        }
+    }
+
+    /// Who is to have the connection that has just become free here.
+    pub(super) fn take_wanted(&mut self, now: Instant, id: PoolId) -> Option<ShardId> {
+        let pool = self.pools.get_mut(id.0 as usize)?;
+        let (to, until) = pool.permit_state.wanted.take()?;
+        (until > now && self.can_spare(id)).then_some(to)
     }
 
     fn give_permit(&mut self, io: &mut World<'_>, id: PoolId, to: ShardId) {
-        let Some(pool) = self.pools.get_mut(id.0 as usize).filter(|pool| pool.permits > 1) else { return };
-        pool.permits -= 1;
+        let Some(pool) = self.pools.get_mut(id.0 as usize).filter(|pool| pool.permits > 0) else { return };
         let key = (pool.stats.database.clone(), pool.stats.user.clone());
-        if io.post(to, Message::Permit(key)).is_err() {
+        pool.permits -= 1;
+        if io.post(to, Message::Lent(Box::new(Lent { key, connection: None }))).is_err() {
             pool.permits += 1;
         }
     }
 
-    /// A connection is free: whether it is to be closed because its permit is wanted elsewhere.
-    pub(super) fn is_given_up(&mut self, id: PoolId) -> bool {
-        let Some(pool) = self.pools.get_mut(id.0 as usize).filter(|pool| pool.permits > 1) else { return false };
-        let Giving::Wanted(to) = pool.permit_state.giving else { return false };
-        pool.permit_state.giving = Giving::Closing(to);
-        true
+    /// Begins to give a free connection to another shard.
+    pub(super) fn lend(&mut self, io: &mut World<'_>, id: ServerId, to: ShardId) {
+        self.move_to(id, List::Leaving(to));
+        if let Some(server) = self.servers.get(id) {
+            io.detach(server.socket);
+        }
     }
 
-    /// A connection has ended: its permit goes where it was promised.
+    /// The kernel has let go of a connection that is lent.
+    pub(crate) fn on_server_detached(&mut self, io: &mut World<'_>, id: ServerId, socket: OwnedFd) {
+        let Some(server) = self.servers.get_mut(id) else { return };
+        let List::Leaving(to) = server.list else {
+            // what it said meanwhile put it in doubt
+            self.forget_server(io, id);
+            return;
+        };
+        let pool_id = server.pool;
+        let connection = LentConnection {
+            socket,
+            input: std::mem::take(&mut server.input),
+            cancel_key: server.key.clone(),
+            parameters: std::mem::take(&mut server.parameters),
+            opened_at: server.opened_at,
+        };
+        self.servers.remove(id);
+        let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };
+        pool.permits = pool.permits.saturating_sub(1);
+        pool.open = pool.open.saturating_sub(1);
+        let key = (pool.stats.database.clone(), pool.stats.user.clone());
+        if let Err(Message::Lent(lent)) =
+            io.post(to, Message::Lent(Box::new(Lent { key, connection: Some(connection) })))
+        {
+            // the ring is full: it stays
+            self.on_lent(io, *lent);
+        }
+    }
+
+    /// A permit has come, most often with its connection.
+    pub(crate) fn on_lent(&mut self, io: &mut World<'_>, lent: Lent) {
+        let shards = u32::try_from(io.shard_count()).unwrap_or(1);
+        let Lent { key, connection } = lent;
+        // it asked, so it has the pool
+        let Ok(pool_id) = self.pool_for(shards, &key.1, &key.0) else { return };
+        let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };
+        pool.permits += 1;
+        pool.permit_state.ask_after = None;
+        let Some(connection) = connection else {
+            self.serve(io, pool_id);
+            return;
+        };
+        pool.open += 1;
+        pool.stats.requests_relayed += u64::from(!pool.waiting.is_empty());
+        let now = io.now();
+        let inserted = self.servers.insert_with(|id| {
+            let socket = io.attach(connection.socket, id.token(TokenKind::Server));
+            let mut server = Server::lent(pool_id, socket, now);
+            server.key = connection.cancel_key;
+            server.opened_at = connection.opened_at;
+            for (name, value) in &connection.parameters {
+                server.set_parameter(name, value);
+            }
+            server
+        });
+        let Some(id) = inserted else {
+            if let Some(pool) = self.pools.get_mut(pool_id.0 as usize) {
+                pool.open -= 1;
+            }
+            self.give_database_slot_of(pool_id);
+            return;
+        };
+        self.hurry(io);
+        if connection.input.is_empty() {
+            self.release(io, id);
+        } else {
+            self.move_to(id, List::Idle);
+            self.on_server_bytes(io, id, &connection.input);
+            self.serve(io, pool_id);
+        }
+    }
+
+    /// A connection has ended: its permit goes where one is wanted.
     pub(crate) fn on_permit_free(&mut self, io: &mut World<'_>, id: PoolId) {
-        let Some(pool) = self.pools.get_mut(id.0 as usize) else { return };
-        if let Giving::Closing(to) = pool.permit_state.giving {
-            pool.permit_state.giving = Giving::Nothing;
+        if let Some(to) = self.take_wanted(io.now(), id) {
             self.give_permit(io, id, to);
         }
     }
+}
 
-    /// A permit has come from another shard.
-    pub(crate) fn on_permit(&mut self, io: &mut World<'_>, key: &PoolKey) {
-        let shards = u32::try_from(io.shard_count()).unwrap_or(1);
-        // it asked, so it has the pool
-        let Ok(id) = self.pool_for(shards, &key.1, &key.0) else { return };
-        if let Some(pool) = self.pool_mut(id) {
-            pool.permits += 1;
-            pool.permit_state.ask_after = None;
-        }
-        self.serve(io, id);
+/// Hands the question to the next shard; whoever asked asks again if the ring is full.
+fn pass_question_on(io: &mut World<'_>, key: PoolKey, from: ShardId) {
+    let next = (usize::from(io.shard().0) + 1) % io.shard_count().max(1);
+    let _sent: Result<(), Message> =
+        io.post(ShardId(u16::try_from(next).unwrap_or_default()), Message::AskPermit { key, from });
+}
+
+impl Server {
+    /// A connection that another shard has used; what it wears, has prepared and was left with is taken to be unknown.
+    fn lent(pool: PoolId, socket: runtime::SocketId, now: Instant) -> Self {
+        let mut server = Self::new(pool, socket, now);
+        server.list = List::Working;
+        server.soil = Soil::Unknown;
+        server.unnamed = crate::pipe::ServerUnnamed::Unknown;
+        server
     }
 }

@@ -403,6 +403,8 @@ impl Reply<'_> {
         let reply_len = std::mem::take(&mut self.server.reply_len);
         if owed.audience == Audience::Client {
             let took = now.saturating_duration_since(began);
+            self.paces
+                .note_any(shared.as_ref().map_or(took, |request| now.saturating_duration_since(request.written_at)));
             let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
             self.pool.stats.server_time.record_us(us);
             self.pool.stats.transactions += u64::from(status == TransactionStatus::Idle);

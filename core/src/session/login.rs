@@ -154,7 +154,7 @@ impl Shard {
             }
         };
         let Some(pool) = self.pools.get(pool_id.0 as usize) else { return };
-        if pool.permits == 0 {
+        if pool.permit_state.fair == 0 {
             // a pool smaller than the number of shards lives on some of them only
             let owner = self.permit_owner(shards, &start.user, &start.database);
             self.hand_on(io, id, owner, start);

@@ -131,7 +131,7 @@ impl Shard {
             let go_on = match (&session.phase, session.place) {
                 (Phase::Startup, _) => self.on_startup_bytes(io, id),
                 (Phase::Authenticating(_), _) => self.on_password_bytes(io, id),
-                (Phase::Welcoming, _) => false,
+                (Phase::Welcoming | Phase::Leaving(_), _) => false,
                 (Phase::Ready, Place::Idle) => self.begin_request(io, id),
                 (Phase::Ready, Place::Exclusive(server)) => {
                     self.pass_on(io, id, server);

@@ -128,7 +128,7 @@ statistics! {
         requests_shared,
         /// Requests that went over a server connection of the session's own.
         requests_exclusive,
-        /// Requests sent through another shard's server connection.
+        /// Requests for which another shard gave up a server connection.
         requests_relayed,
         /// Requests sent a second time, because the first certainly had no effect.
         requests_retried,
