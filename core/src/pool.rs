@@ -18,7 +18,7 @@ use crate::error::Failure;
 use crate::pipe::{Flow, List, Mark, ServerId, Soil};
 use permit::Permits;
 
-use crate::session::{Phase, Pin, Place, SessionId};
+use crate::session::{Phase, Pin, Place, SessionId, Shareable};
 use crate::shard::{Shard, World};
 
 mod open;
@@ -201,11 +201,11 @@ impl Shard {
         loop {
             let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };
             let Some(front) = pool.waiting.front().copied() else { return };
-            let Some(session) = self.sessions.get(front).filter(|session| session.place == Place::Waiting) else {
+            if self.sessions.get(front).is_none_or(|session| session.place != Place::Waiting) {
                 pool.waiting.pop_front();
                 continue;
-            };
-            if session.shareable.is_some() && self.try_share(io, front) {
+            }
+            if self.try_share(io, front) {
                 if let Some(pool) = self.pools.get_mut(pool_id.0 as usize) {
                     pool.waiting.pop_front();
                 }
@@ -272,7 +272,8 @@ impl Shard {
             return;
         };
         // the session that left something behind may have it back, but not for ever: clean, the connection could be shared
-        server.dirty_reads = if session.shareable.is_some() { server.dirty_reads + 1 } else { 0 };
+        let light = session.shareable.as_ref().is_some_and(Shareable::is_light);
+        server.dirty_reads = if light { server.dirty_reads + 1 } else { 0 };
         let stranger = server.last_session != Some(session_id) || server.dirty_reads >= DIRTY_READS_MAX;
         let clean = match server.soil {
             Soil::Unknown if stranger => Some(&b"DISCARD ALL"[..]),
@@ -348,6 +349,10 @@ impl Shard {
 
     /// Gives a session a connection that is fit for it.
     fn hand_over(&mut self, io: &mut World<'_>, id: ServerId, session_id: SessionId) {
+        if self.sessions.get(session_id).is_some_and(|session| session.shareable.is_some()) {
+            self.occupy(io, session_id, id);
+            return;
+        }
         self.move_to(id, List::Exclusive);
         let (Some(server), Some(session)) = (self.servers.get_mut(id), self.sessions.get_mut(session_id)) else {
             return;
@@ -356,7 +361,6 @@ impl Shard {
         server.last_session = Some(session_id);
         server.head_since = io.now();
         session.place = Place::Exclusive(id);
-        session.shareable = None;
         let waited = io.now().saturating_duration_since(session.waiting_since);
         let welcoming = matches!(session.phase, Phase::Welcoming);
         if let Some(pool) = self.pools.get_mut(server.pool.0 as usize) {

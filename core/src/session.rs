@@ -149,11 +149,28 @@ pub(crate) enum Reading {
     Unusual,
 }
 
-/// A request that may stand between those of other sessions.
+/// Whether a request is known to be fast and small.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Weight {
+    /// Its kind has been seen to be.
+    Light,
+    /// It is not, or not known to be: nobody is to wait behind it.
+    Unknown,
+}
+
+/// A proven read. It may stand between requests of other sessions if it is light, and can be issued again as long as nothing
+/// of its reply was forwarded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Shareable {
     pub(crate) len: usize,
     pub(crate) kind: u64,
+    pub(crate) weight: Weight,
+}
+
+impl Shareable {
+    pub(crate) fn is_light(&self) -> bool {
+        self.weight == Weight::Light
+    }
 }
 
 /// A client connection.
@@ -183,7 +200,7 @@ pub(crate) struct Session {
     /// Changes of settings that are under way, and how many of them Postgres has accepted.
     pub(crate) settings: Vec<Setting>,
     pub(crate) settings_done: usize,
-    /// The request at the front of the input, if it may be shared.
+    /// The request at the front of the input, if it is a proven read.
     pub(crate) shareable: Option<Shareable>,
     /// The kind of the request that runs, for [`crate::pace`]; 0 for none.
     pub(crate) kind: u64,

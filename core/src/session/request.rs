@@ -379,6 +379,11 @@ impl Shard {
             server.flow = Flow::Open;
             io.resume(server.socket);
         }
+        let for_nobody = server.in_flight.iter().all(|request| request.owner == Owner::Orphan);
+        if server.list == List::Draining && for_nobody {
+            // it may take long, and nobody waits for it
+            self.send_cancel(io, server_id);
+        }
     }
 }
 
