@@ -113,6 +113,7 @@ impl Shard {
 
     /// After the bytes of one turn: work that is done is gone on with.
     pub(crate) fn after_replies(&mut self, io: &mut World<'_>, id: ServerId) {
+        self.settle_times(io.now(), id);
         let Some(server) = self.servers.get(id) else { return };
         match server.list {
             List::Working if server.is_quiet() => {

@@ -129,6 +129,15 @@ impl Shard {
         at
     }
 
+    /// Counts how long the requests took that have ended with what was read just now.
+    pub(super) fn settle_times(&mut self, now: Instant, id: ServerId) {
+        if let Some((count, us)) = self.paces.settle(now)
+            && let Some(pool) = self.servers.get(id).and_then(|server| self.pools.get_mut(server.pool.0 as usize))
+        {
+            pool.stats.server_time.record_many_us(us, count);
+        }
+    }
+
     fn deliver(&mut self, io: &mut World<'_>, run: &Run, bytes: Option<&[u8]>) {
         if let (Some(session), Some(bytes)) = (run.to.and_then(|id| self.sessions.get(id)), bytes)
             && !bytes.is_empty()
@@ -405,15 +414,9 @@ impl Reply<'_> {
             let took = now.saturating_duration_since(began);
             self.paces
                 .note_any(shared.as_ref().map_or(took, |request| now.saturating_duration_since(request.written_at)));
-            let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            self.pool.stats.server_time.record_us(us);
             self.pool.stats.transactions += u64::from(status == TransactionStatus::Idle);
-            if let Some(session) = self.session.as_deref_mut() {
-                let kind = std::mem::take(&mut session.kind);
-                if kind != 0 {
-                    self.paces.note(kind, us, reply_len);
-                }
-            }
+            let kind = self.session.as_deref_mut().map_or(0, |session| std::mem::take(&mut session.kind));
+            self.paces.on_end(kind, reply_len, began);
         }
         if self.server.catalog_touched && status == TransactionStatus::Idle {
             self.server.catalog_touched = false;
