@@ -93,8 +93,20 @@ pub(crate) enum Change {
 pub(crate) enum Pin {
     /// It does not.
     No,
-    /// It has left state behind that cannot be carried to another connection; what, for the statistics.
+    /// It has state there that cannot be carried to another connection and that only its end or `DISCARD ALL` takes away;
+    /// what, for the statistics.
     Because(&'static str),
+    /// Postgres has been asked and such state found; it may go away.
+    Found(&'static str),
+}
+
+/// Whether a session has left something on its home.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Left {
+    /// Nothing that its texts show.
+    Unlikely,
+    /// They look as if: without its home the session cannot go on as if nothing had happened.
+    Likely,
 }
 
 /// What a Query that changes prepared statements will have done when it completes.
@@ -196,6 +208,12 @@ pub(crate) struct Session {
     pub(crate) naming: Naming,
     pub(crate) resetting: Resetting,
     pub(crate) pin: Pin,
+    /// The connection on which something may be left that belongs to this session; nobody else has it unless Postgres has
+    /// been asked what is there.
+    pub(crate) home: Option<ServerId>,
+    pub(crate) left: Left,
+    /// Settings of users' own that it has named.
+    pub(crate) custom: Vec<Box<str>>,
     pub(crate) barrier: Barrier,
     /// Changes of settings that are under way, and how many of them Postgres has accepted.
     pub(crate) settings: Vec<Setting>,
@@ -237,6 +255,9 @@ impl Session {
             naming: Naming::Ours,
             resetting: Resetting::No,
             pin: Pin::No,
+            home: None,
+            left: Left::Unlikely,
+            custom: Vec::new(),
             barrier: Barrier::Open,
             settings: Vec::new(),
             settings_done: 0,

@@ -32,6 +32,8 @@ const OID_FIRST_USER: u32 = 16_384;
 /// work while another's reply is read.
 const PIPES_PER_SHARD: usize = 2;
 
+/// Reads that could be shared and are not because of what their session may have left, before that is asked for.
+const DIRTY_READS_MAX: u32 = 8;
 /// Requests on a pipe from which on another pipe helps; below, waking another backend costs more than waiting.
 const PIPE_DEPTH_GOOD: usize = 8;
 
@@ -44,6 +46,7 @@ impl Shard {
         session.shareable = None;
         session.kind = 0;
         session.waiting_since = io.now();
+        let home = session.home;
         let Some(verdict) = verdict_of(session, pool, len) else { return false };
         if verdict.sharing == Sharing::Impossible {
             return false;
@@ -55,8 +58,25 @@ impl Shard {
             return false;
         }
         let weight = if self.paces.is_light(kind) { Weight::Light } else { Weight::Unknown };
+        if home.is_some() {
+            // only there is what it has left; but not for ever: once it is known what that is, the session can share again
+            return weight == Weight::Light && self.ask_at_home(io, id);
+        }
         session.shareable = Some(Shareable { len, kind, weight });
         self.try_share(io, id)
+    }
+
+    /// After some reads in a row that could have been shared: asks what is left on the session's home. Its request waits.
+    fn ask_at_home(&mut self, io: &mut World<'_>, id: SessionId) -> bool {
+        let Some(home) = self.home_of(id) else { return false };
+        let Some(server) = self.servers.get_mut(home) else { return false };
+        server.dirty_reads += 1;
+        if server.dirty_reads < DIRTY_READS_MAX || server.list != List::Idle {
+            return false;
+        }
+        self.begin_probe(io, home);
+        self.promise(home, id);
+        true
     }
 
     /// Puts a shareable request on a pipe: an idle one while few are busy, then the one with the shortest queue.

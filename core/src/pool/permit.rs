@@ -89,11 +89,15 @@ impl Shard {
                 self.give_permit(io, id, from);
                 return;
             }
-            if let Some(oldest) = pool.idle.first().copied() {
-                self.lend(io, oldest, from);
+            if let Some(free) = pool.idle.iter().copied().find(|other| !self.is_home(*other)) {
+                self.lend(io, free, from);
                 return;
             }
+            let home = pool.idle.first().copied();
             self.note_wanted(io, id, from);
+            if let Some(home) = home {
+                self.begin_probe(io, home);
+            }
         }
         pass_question_on(io, key, from);
     }
@@ -113,6 +117,12 @@ impl Shard {
             pool.permit_state.wanted = Some((from, until));
             self.close_shortest_shared(id);
         }
+    }
+
+    /// Whether another shard waits for a connection that becomes free here.
+    pub(super) fn is_wanted(&self, now: Instant, id: PoolId) -> bool {
+        let wanted = self.pools.get(id.0 as usize).and_then(|pool| pool.permit_state.wanted);
+        wanted.is_some_and(|(_, until)| until > now)
     }
 
     /// Who is to have the connection that has just become free here.
