@@ -1,5 +1,7 @@
 //! What a session leaves on its server connection is its own: it always sees it, and nobody else ever does.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+
 use std::thread;
 
 use harness::{Cluster, Plane, RawClient, Request, wait_until};
