@@ -25,7 +25,7 @@ use runtime::{Address, ShardHandle};
 use crate::catalog::facts::{self, Row};
 use crate::catalog::{Catalog, Facts};
 use crate::pool::Target;
-use crate::shard::{Board, Message};
+use crate::shard::Message;
 
 /// Databases that are watched at once; requests of further ones are not shared.
 const WATCHES_MAX: usize = 64;
@@ -77,7 +77,7 @@ pub(crate) struct News {
 }
 
 /// Serves requests until every shard has gone.
-pub(crate) fn run(requests: &Receiver<WatchRequest>, shards: &[ShardHandle<Message>], board: &Arc<Board>) {
+pub(crate) fn run(requests: &Receiver<WatchRequest>, shards: &[ShardHandle<Message>]) {
     let mut known: HashMap<DatabaseKey, ()> = HashMap::new();
     for request in requests {
         if known.len() >= WATCHES_MAX || known.insert(request.key.clone(), ()).is_some() {
@@ -85,8 +85,8 @@ pub(crate) fn run(requests: &Receiver<WatchRequest>, shards: &[ShardHandle<Messa
         }
         let (wake, woken) = bounded(1);
         let watch = Arc::new(Watch { key: request.key, changes: AtomicU64::new(0), wake });
-        let (shards, board) = (shards.to_vec(), Arc::clone(board));
-        let keeper = Keeper { watch, target: request.target, shards, board, woken };
+        let shards = shards.to_vec();
+        let keeper = Keeper { watch, target: request.target, shards, woken };
         let spawned = std::thread::Builder::new().name("catalog".to_owned()).spawn(move || keeper.keep());
         if let Err(error) = spawned {
             tracing::warn!(%error, "the catalog of a database cannot be watched; its requests are not shared");
@@ -98,7 +98,6 @@ struct Keeper {
     watch: Arc<Watch>,
     target: Target,
     shards: Vec<ShardHandle<Message>>,
-    board: Arc<Board>,
     woken: Receiver<()>,
 }
 
@@ -108,14 +107,10 @@ impl Keeper {
         let mut pause = RETRY_MIN;
         let mut reported = false;
         loop {
-            let taken = self.board.take_database_slot(self.watch.key.0);
-            if taken {
-                let error = self.watch_until_lost(&mut pause);
-                self.board.give_database_slot(self.watch.key.0);
-                self.publish(None);
-                if !std::mem::replace(&mut reported, true) {
-                    tracing::info!(database = self.watch.key.1, %error, "the catalog cannot be read; nothing is shared meanwhile");
-                }
+            let error = self.watch_until_lost(&mut pause);
+            self.publish(None);
+            if !std::mem::replace(&mut reported, true) {
+                tracing::info!(database = self.watch.key.1, %error, "the catalog cannot be read; nothing is shared meanwhile");
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(RETRY_MAX);
