@@ -310,7 +310,6 @@ impl Shard {
         let keeps = !idle
             || session.stream_left > 0
             || session.pin != Pin::No
-            || matches!(session.unnamed, crate::session::Unnamed::OnServer)
             || (mode == Some(config::PoolMode::Session) && matches!(session.phase, Phase::Ready));
         let more = !session.input.is_empty();
         if !keeps {
@@ -321,6 +320,9 @@ impl Shard {
             } else {
                 session.home = None;
                 session.left = crate::session::Left::Unlikely;
+            }
+            if matches!(session.unnamed, crate::session::Unnamed::OnServer) {
+                session.unnamed = crate::session::Unnamed::Absent;
             }
             server.holder = None;
             self.release(io, id);

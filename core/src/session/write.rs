@@ -35,10 +35,8 @@ use naming::{ends_many, names_statements};
 
 /// Unsent bytes of a server connection above which its session is not read from.
 const SERVER_HIGH_WATER: usize = 256 * 1024;
-/// Longest Parse of a named statement: we must keep its text.
+/// Longest Parse that is kept. A longer one of the unnamed statement is passed on, and can be bound up to its Sync only.
 const PARSE_LEN_MAX: usize = 16 * 1024 * 1024;
-/// Longest Parse of the unnamed statement that is kept; a longer one keeps its session on its connection.
-const UNNAMED_LEN_MAX: usize = 1024 * 1024;
 /// What became of a message.
 enum Written {
     /// It is on the connection, or was answered.
@@ -271,7 +269,7 @@ impl Writer<'_> {
             if !unnamed && head.len > PARSE_LEN_MAX {
                 return Err(MessageError::TooLong);
             }
-            if !unnamed || head.len <= UNNAMED_LEN_MAX {
+            if head.len <= PARSE_LEN_MAX {
                 return Ok(Written::Wait);
             }
             self.session.unnamed = Unnamed::OnServer;
