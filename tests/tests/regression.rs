@@ -210,7 +210,7 @@ fn a_client_that_reads_nothing_is_not_answered_for_ever() {
         let taken = || plane.stats().shards.iter().map(|shard| shard.bytes_in).sum::<u64>();
         let mut last = 0;
         wait_until("no more is taken", || std::mem::replace(&mut last, taken()) == taken() && last > 0);
-        assert!(plane.resident_kib() < before + 3_000, "{} KiB", plane.resident_kib());
+        assert!(plane.resident_kib() < before + 7_000, "{} KiB", plane.resident_kib());
         for _ in 0..1_000_000_u32 {
             assert_eq!(client.receive().tag, b'Z');
         }
@@ -229,13 +229,33 @@ fn a_read_is_issued_again_once() {
         client.query("select 1").good();
         plane.pool(&database).requests_shared > 0
     });
-    client.send(Request::new().query(text).bytes());
-    for _ in 0..2 {
-        wait_until("it runs", || {
-            Cluster::shared().sql(&format!("select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = '{database}' and query like 'select /* deadly%' and state = 'active'")) == "1"
+    let kill = || {
+        let text = format!(
+            "select count(pg_terminate_backend(pid)) from pg_stat_activity where datname = '{database}' \
+             and query like 'select /* deadly%' and state = 'active'"
+        );
+        Cluster::shared().sql(&text).parse::<u64>().unwrap()
+    };
+    wait_until("it has been issued again", || {
+        client.send(Request::new().query(text).bytes());
+        let (mut killed, answered) = (0, std::sync::atomic::AtomicBool::new(false));
+        let reply = std::thread::scope(|scope| {
+            let (client, answered) = (&mut client, &answered);
+            let reply = scope.spawn(move || {
+                let reply = client.reply();
+                answered.store(true, std::sync::atomic::Ordering::Relaxed);
+                reply
+            });
+            while !answered.load(std::sync::atomic::Ordering::Relaxed) {
+                killed += kill();
+            }
+            reply.join().unwrap()
         });
-    }
-    assert_eq!(client.reply().code(), "08006");
+        assert!(killed <= 2, "{killed} backends");
+        // when its catalog has just changed, a read is no proven one
+        assert_eq!(reply.code(), if killed == 2 { "08006" } else { "08007" });
+        killed == 2
+    });
     assert_eq!(client.query("select 1").value(), "1");
 }
 
