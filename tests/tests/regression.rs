@@ -247,15 +247,16 @@ fn a_read_is_issued_again_once() {
                 reply
             });
             while !answered.load(std::sync::atomic::Ordering::Relaxed) {
-                pids.extend(Some(kill()).filter(|pid| !pid.is_empty()));
+                pids.extend(kill().split_whitespace().map(str::to_owned));
             }
             reply.join().unwrap()
         });
         let killed = pids.len();
         assert!(killed <= 2, "{killed} backends");
-        // when its catalog has just changed, a read is no proven one
-        assert_eq!(reply.code(), if killed == 2 { "08006" } else { "08007" });
-        killed == 2
+        // when its catalog has just changed, a read is no proven one, and its outcome unknown
+        let code = reply.code();
+        assert!(code == "08006" || code == "08007", "{code}");
+        code == "08006"
     });
     assert_eq!(client.query("select 1").value(), "1");
 }
