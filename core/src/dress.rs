@@ -11,6 +11,9 @@ use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::rc::Rc;
 
+/// The setting that would hold for those that are set behind it.
+const LIMIT: &str = "statement_timeout";
+
 /// One setting and the statement that brings it about.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Setting {
@@ -77,17 +80,20 @@ impl Dress {
         Self { settings, fingerprint, search_path }
     }
 
-    /// The statements that turn a connection wearing `worn` into one wearing `self`, in order.
+    /// The statements that turn a connection wearing `worn` into one wearing `self`, in order: a time limit that is worn ends
+    /// first and one that is to be worn comes last, so that neither holds for the others.
     pub(crate) fn change_from(&self, worn: &Self) -> Vec<String> {
         let mut out = Vec::new();
-        for old in &worn.settings {
+        let ends = |setting: &&Setting| &*setting.name == LIMIT;
+        let others = |setting: &&Setting| &*setting.name != LIMIT;
+        for old in worn.settings.iter().filter(ends).chain(worn.settings.iter().filter(others)) {
             if !self.settings.iter().any(|new| new.name == old.name) {
                 let mut reset = String::from("RESET ");
                 write_identifier(&mut reset, &old.name);
                 out.push(reset);
             }
         }
-        for new in &self.settings {
+        for new in self.settings.iter().filter(others).chain(self.settings.iter().filter(ends)) {
             if !worn.settings.contains(new) {
                 out.push(new.apply.to_string());
             }

@@ -162,6 +162,15 @@ pub(crate) enum Soil {
     Unknown,
 }
 
+/// Where the random numbers of a connection come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Seed {
+    /// Postgres chose.
+    Random,
+    /// A session may have chosen.
+    Chosen,
+}
+
 /// Why a connection's own work failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct WorkFailure {
@@ -194,6 +203,7 @@ pub(crate) struct Server {
     pub(crate) unnamed: ServerUnnamed,
     pub(crate) dress: Rc<Dress>,
     pub(crate) soil: Soil,
+    pub(crate) seed: Seed,
     /// Reads in a row that could have been shared on a clean connection.
     pub(crate) dirty_reads: u32,
     /// A statement of the running transaction has changed the system catalog.
@@ -267,6 +277,7 @@ impl Server {
             unnamed: ServerUnnamed::Absent,
             dress: Rc::default(),
             soil: Soil::Clean,
+            seed: Seed::Random,
             dirty_reads: 0,
             catalog_touched: false,
             reply_len: 0,

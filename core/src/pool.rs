@@ -15,12 +15,13 @@ use runtime::Address;
 use crate::catalog::Catalog;
 use crate::catalog::keeper::{DatabaseKey, News};
 use crate::error::Failure;
-use crate::pipe::{Flow, List, Mark, ServerId, Soil};
+use crate::pipe::{Flow, List, Mark, Seed, ServerId, Soil, WorkFailure};
 use permit::Permits;
 
 use crate::session::{Phase, Pin, Place, SessionId};
 use crate::shard::{Shard, World};
 
+mod clean;
 mod open;
 pub(crate) mod permit;
 
@@ -318,7 +319,9 @@ impl Shard {
         let Some(server) = self.servers.get_mut(id) else { return };
         let promised = server.promised.take();
         let failure = server.work_failure.take();
-        if failure.as_ref().is_some_and(|failure| failure.during != Mark::Dress) {
+        // what the last session set may cut our own work short (`statement_timeout`); the next one is not to suffer from it
+        let cut_short = |failure: &WorkFailure| failure.sqlstate == "57014" && !server.dress.settings().is_empty();
+        if failure.as_ref().is_some_and(|failure| failure.during != Mark::Dress || cut_short(failure)) {
             tracing::warn!(?failure, "a server connection could not be cleaned and is closed");
             self.doubt(io, id, "it could not be cleaned");
             if let Some(session) = promised {
@@ -328,8 +331,10 @@ impl Shard {
         }
         let session = promised.and_then(|id| self.sessions.get(id).map(|session| (id, session)));
         let Some((session_id, session)) = session else {
-            // the client has left meanwhile; what the connection wears now is not known
-            server.soil = Soil::Unknown;
+            if promised.is_some() {
+                // the client has left meanwhile; what the connection wears now is not known
+                server.soil = Soil::Unknown;
+            }
             self.release(io, id);
             return;
         };
@@ -414,14 +419,12 @@ impl Shard {
             return;
         }
         server.soil = Soil::Unknown;
-        if server.status == dbproto::message::backend::TransactionStatus::Idle {
-            self.release(io, id);
-            return;
-        }
-        if frontend::write_query(io.output(server.socket), b"ROLLBACK").is_ok() {
+        if server.status != dbproto::message::backend::TransactionStatus::Idle
+            && frontend::write_query(io.output(server.socket), b"ROLLBACK").is_ok()
+        {
             server.pipeline.push(Owed::nobody(Expect::Query).marked(Mark::Clean.encode()));
         }
-        self.move_to(id, List::Working);
+        self.clean(io, id);
     }
 
     /// Puts a quiet connection among the free ones, or closes it if its time is over, and serves who waits.
@@ -435,8 +438,10 @@ impl Shard {
             io.resume(server.socket);
         }
         let (pool_id, age) = (server.pool, now.saturating_duration_since(server.opened_at));
+        let foreseeable = server.seed == Seed::Chosen;
         let Some(pool) = self.pool(pool_id) else { return };
-        let old = age >= pool.settings.server_lifetime;
+        // nothing that cleans a connection takes away a seed: what comes next could be foreseen
+        let old = age >= pool.settings.server_lifetime || foreseeable;
         if old || self.draining.is_some() {
             self.retire(io, id);
         } else if let Some(to) = self.take_wanted(now, pool_id) {

@@ -424,6 +424,16 @@ impl RawClient {
     }
 }
 
+impl RawClient {
+    /// Hangs up as a process that crashes does: the peer hears of a reset, not of an end.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn reset(self) {
+        rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).unwrap();
+    }
+}
+
 /// Sends a cancel request and waits until the server has taken note.
 ///
 /// # Panics

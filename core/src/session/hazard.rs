@@ -53,6 +53,14 @@ pub(super) fn hazard(text: &[u8]) -> Option<&'static str> {
     HAZARDS.iter().find(|(word, _)| contains_word(text, word)).map(|(_, reason)| *reason)
 }
 
+/// Whether text may choose the seed of random numbers: `setseed(..)`, `SET [SESSION | LOCAL] SEED`.
+pub(super) fn chooses_seed(text: &[u8]) -> bool {
+    let mut words = text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).take(3);
+    let is = |word: Option<&[u8]>, wanted: &[u8]| word.is_some_and(|word| word.eq_ignore_ascii_case(wanted));
+    let begins = is(words.next(), b"set");
+    contains_word(text, b"setseed") || begins && words.any(|word| contains_word(word, b"seed"))
+}
+
 /// Whether `word`, given in lower case, stands in `text` as a whole word.
 pub(super) fn contains_word(text: &[u8], word: &[u8]) -> bool {
     let Some(first) = word.first() else { return true };
@@ -78,6 +86,16 @@ mod tests {
         assert_eq!(hazard(b"set session authorization x"), None, "its tag tells");
         assert_eq!(hazard(b"select threshold, template, household, roles, pg_advisory_unlock_all()"), None);
         assert_eq!(hazard(b"select abalance from pgbench_accounts where aid = 1"), None);
+    }
+
+    #[test]
+    fn a_chosen_seed_is_seen() {
+        for text in ["select SetSeed(0.5)", "SET seed TO 0.5", " set  session seed = 0", "set local seed=1"] {
+            assert!(chooses_seed(text.as_bytes()), "{text}");
+        }
+        for text in ["update t set seed = 1", "select seed from t", "set work_mem = 1", ""] {
+            assert!(!chooses_seed(text.as_bytes()), "{text}");
+        }
     }
 
     #[test]

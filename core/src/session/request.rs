@@ -346,7 +346,11 @@ impl Shard {
 
     fn leave(&mut self, io: &mut World<'_>, id: SessionId) {
         let place = self.sessions.get(id).map(|session| session.place);
+        let pool = self.sessions.get(id).map(|session| session.pool);
         self.drop_session(io, id);
+        if let Some(pool) = pool {
+            self.clean_after(io, pool, id);
+        }
         match place {
             Some(Place::Exclusive(server)) => self.leave_exclusive(io, server),
             Some(Place::Shared(server)) => self.orphan_requests_of(io, id, server),

@@ -15,10 +15,10 @@ use dbproto::pipeline::{Expect, Owed};
 
 use crate::catalog::Catalog;
 use crate::error::Failure;
-use crate::pipe::{Cancel, Flow, Mark, Server, ServerId, ServerUnnamed, Soil};
+use crate::pipe::{Cancel, Flow, Mark, Seed, Server, ServerId, ServerUnnamed, Soil};
 use crate::pool::Pool;
 use crate::server::lose;
-use crate::session::hazard::{foreign, hazard, search_passing};
+use crate::session::hazard::{chooses_seed, foreign, hazard, search_passing};
 use crate::session::request::{REQUEST_LEN_MAX, is_frontend};
 use crate::session::setting::Setting;
 use crate::session::{Barrier, Change, Naming, Pin, Reading, Session, SessionId, Unnamed};
@@ -571,6 +571,9 @@ impl Writer<'_> {
 
     /// Text that may leave state behind which only this connection has: the session keeps it.
     fn note_hazards(&mut self, text: &[u8], soil: Soil) {
+        if soil == Soil::Unknown && chooses_seed(text) {
+            self.server.seed = Seed::Chosen;
+        }
         if soil == Soil::Unknown
             && let Some(hazard) = hazard(text)
         {
