@@ -27,6 +27,11 @@ use crate::statement::{PreparedSet, StatementId};
 /// Names a server connection on its shard.
 pub(crate) type ServerId = Key<Server>;
 
+/// Values that a server reports; PostgreSQL has about fifteen, extensions may add some.
+const PARAMETERS_MAX: usize = 128;
+/// Longest name and value of one.
+const PARAMETER_LEN_MAX: usize = 16 * 1024;
+
 /// The bits of a mark that hold a statement's number.
 pub(crate) const MARK_ID_MASK: u32 = (1 << 28) - 1;
 
@@ -311,6 +316,14 @@ impl Server {
             && self.cancel == Cancel::None
     }
 
+    /// Whether it has begun a message that nobody asked for, other than those that may come at any time.
+    pub(crate) fn has_begun_unasked(&self) -> bool {
+        self.login.is_none()
+            && self.pipeline.is_empty()
+            && self.streaming == Streaming::None
+            && self.input.first().is_some_and(|tag| !matches!(tag, b'A' | b'E' | b'N' | b'S'))
+    }
+
     /// The session the next reply is for, if it is for one.
     pub(crate) fn head_session(&self) -> Option<SessionId> {
         match self.in_flight.front() {
@@ -329,10 +342,15 @@ impl Server {
         self.soil = Soil::Clean;
     }
 
-    /// Notes a value the server reported; gives the one before.
+    /// Notes a value the server reported; gives the one before. What is more than servers report is not kept.
     pub(crate) fn set_parameter(&mut self, name: &[u8], value: &[u8]) -> Option<Box<[u8]>> {
+        if name.len() + value.len() > PARAMETER_LEN_MAX {
+            return None;
+        }
+        let full = self.parameters.len() >= PARAMETERS_MAX;
         let before = match self.parameters.iter_mut().find(|(n, _)| **n == *name) {
             Some((_, old)) => Some(std::mem::replace(old, value.into())),
+            None if full => return None,
             None => {
                 self.parameters.push((name.into(), value.into()));
                 None

@@ -114,6 +114,10 @@ impl Shard {
     /// After the bytes of one turn: work that is done is gone on with.
     pub(crate) fn after_replies(&mut self, io: &mut World<'_>, id: ServerId) {
         let Some(server) = self.servers.get(id) else { return };
+        if server.has_begun_unasked() {
+            self.doubt(io, id, "it began a message that nobody asked for");
+            return;
+        }
         match server.list {
             List::Working if server.is_quiet() => {
                 if server.status == dbproto::message::backend::TransactionStatus::Idle {

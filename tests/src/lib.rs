@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 pub mod client;
 pub mod cluster;
 mod guard;
+pub mod impostor;
 pub mod plane;
 pub mod port;
 pub mod program;
@@ -18,6 +19,7 @@ pub mod request;
 
 pub use client::{ErrorReply, Message, RawClient, Reply, params};
 pub use cluster::Cluster;
+pub use impostor::Impostor;
 pub use plane::{Plane, PlaneBuilder};
 pub use request::Request;
 

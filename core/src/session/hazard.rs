@@ -50,7 +50,11 @@ const HAZARDS: [(&[u8], &str); 13] = [
 
 /// Why text may leave state behind in its session, if it may.
 pub(super) fn hazard(text: &[u8]) -> Option<&'static str> {
-    HAZARDS.iter().find(|(word, _)| contains_word(text, word)).map(|(_, reason)| *reason)
+    // one pass, word by word: the text may be long
+    text.split(|byte| !is_part(*byte)).find_map(|found| {
+        let of_this_len = HAZARDS.iter().filter(|(word, _)| word.len() == found.len());
+        of_this_len.filter(|(word, _)| found.eq_ignore_ascii_case(word)).map(|(_, reason)| *reason).next()
+    })
 }
 
 /// Whether text may choose the seed of random numbers: `setseed(..)`, `SET [SESSION | LOCAL] SEED`.
@@ -61,12 +65,16 @@ pub(super) fn chooses_seed(text: &[u8]) -> bool {
     contains_word(text, b"setseed") || begins && words.any(|word| contains_word(word, b"seed"))
 }
 
+/// Whether a byte belongs to a word.
+const fn is_part(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$'
+}
+
 /// Whether `word`, given in lower case, stands in `text` as a whole word.
 pub(super) fn contains_word(text: &[u8], word: &[u8]) -> bool {
     let Some(first) = word.first() else { return true };
     let upper = first.to_ascii_uppercase();
-    let part =
-        |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_' || *byte == b'$');
+    let part = |byte: Option<&u8>| byte.copied().is_some_and(is_part);
     text.windows(word.len()).enumerate().any(|(at, window)| {
         window.first().is_some_and(|byte| byte == first || *byte == upper)
             && window.eq_ignore_ascii_case(word)

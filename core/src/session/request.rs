@@ -226,6 +226,15 @@ impl Shard {
         while let Ok(Some((message, after))) = frame::split(rest) {
             rest = after;
             match message.tag {
+                tag::SYNC | tag::FLUSH if !message.body.is_empty() => {
+                    let what = "invalid message format".to_owned();
+                    Failure::Protocol { what }.write(out, Disposition::Keep);
+                    if message.tag == tag::SYNC {
+                        backend::write_ready_for_query(out, TransactionStatus::Idle);
+                    } else {
+                        session.skip = Skip::ToSync;
+                    }
+                }
                 tag::SYNC => backend::write_ready_for_query(out, TransactionStatus::Idle),
                 tag::CLOSE => {
                     if let Ok(close) = Named::read(message.body) {

@@ -29,6 +29,7 @@ use dbproto::sql::Backslash;
 
 mod naming;
 mod prepare;
+mod refusal;
 
 use naming::names_statements;
 
@@ -297,12 +298,13 @@ impl Writer<'_> {
 
     fn whole(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
         self.messages += 1;
-        match message.tag {
-            tag::PARSE => self.parse(out, message)?,
-            tag::BIND => self.bind(out, message)?,
-            tag::DESCRIBE => self.describe(out, message)?,
-            tag::CLOSE => self.close(out, message)?,
-            tag::QUERY => self.query(out, message)?,
+        let written = match message.tag {
+            tag::PARSE => self.parse(out, message),
+            tag::BIND => self.bind(out, message),
+            tag::DESCRIBE => self.describe(out, message),
+            tag::CLOSE => self.close(out, message),
+            tag::QUERY => self.query(out, message),
+            tag::FLUSH if !message.body.is_empty() => Err(MessageError::Malformed),
             other => {
                 self.verbatim(other);
                 out.extend_from_slice(message.bytes);
@@ -313,9 +315,13 @@ impl Writer<'_> {
                     }
                     self.close_leftovers(out)?;
                 }
+                Ok(())
             }
+        };
+        match written {
+            Err(MessageError::Malformed) if self.judged == Judged::Here => self.refuse(out, message.tag),
+            Ok(()) | Err(MessageError::Malformed | MessageError::TooLong) => written,
         }
-        Ok(())
     }
 
     /// Begins to pass on a message that is not there whole.

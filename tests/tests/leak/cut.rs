@@ -175,6 +175,28 @@ fn l33_a_lock_that_was_not_had_pins_nobody_for_ever() {
     assert_eq!(plane.client(&database).query("select 'served'").value(), "served");
 }
 
+#[test]
+fn l19_what_is_flushed_and_not_synced_is_still_one_transaction() {
+    let database = Cluster::shared().make_database();
+    let plane = Plane::before(Cluster::shared()).cores("0").pool("size", 2).pool("query_wait_timeout", "2s").start();
+    plane.sql(&database, "create table kept (a int)");
+    let (mut client, mut other) = (plane.client(&database), plane.client(&database));
+    for fails in [true, false] {
+        // the catalog is known by now, or not: an insert leaves nothing behind
+        let insert = Request::new().parse("", "insert into kept values (1)").bind("", "", &[]).execute("", 0).flush();
+        client.send(insert.bytes());
+        client.receive_until(b'C');
+        for _ in 0..3 {
+            assert_eq!(other.query("select count(*) from kept").good().value(), "0", "before its Sync nobody sees it");
+        }
+        let last = if fails { "select 1/0" } else { "select 1" };
+        let reply = client.ask(&Request::new().extended(last, &[]));
+        assert_eq!(reply.code(), if fails { "22012" } else { "" });
+        let wanted = if fails { "0" } else { "1" };
+        assert_eq!(other.query("select count(*) from kept").good().value(), wanted, "it fails: {fails}");
+    }
+}
+
 fn tags(messages: &[Message]) -> String {
     messages.iter().map(|message| char::from(message.tag)).collect()
 }

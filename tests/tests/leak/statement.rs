@@ -57,8 +57,15 @@ fn l24_a_refused_parse_is_told_once(trial: &Trial) {
     let request = Request::new().parse("good", "select 'good'").parse("bad", "selec").parse("never", "select 1").sync();
     let refused = client.ask(&request);
     assert_eq!((refused.tags().as_str(), refused.code().as_str()), ("1EZ", "42601"), "L24: {refused:?}");
+    // what is behind its Sync has nothing to do with it
+    let bad = Request::new().parse("bad", "selec").sync();
+    let behind = Request::new().parse("behind", "select 'behind'").sync();
+    client.send(bad.raw(behind.bytes()).run("behind", &[]).bytes());
+    let replies = [client.reply(), client.reply(), client.reply()];
+    assert_eq!(replies.each_ref().map(Reply::tags), ["EZ", "1Z", "2DCZ"], "L24: {replies:?}");
     let mut other = trial.client();
     assert_eq!(trial.ask(&mut other, "select 'other'").good().value(), "other", "L24");
+    assert_eq!(client.ask(&Request::new().run("behind", &[])).good().value(), "behind", "L24");
     assert_eq!(client.ask(&Request::new().run("good", &[])).good().value(), "good", "L24");
     for name in ["bad", "never"] {
         assert_eq!(client.ask(&Request::new().run(name, &[])).code(), "26000", "L24: {name}");
