@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 pub mod client;
 pub mod cluster;
+pub mod fault;
 mod guard;
 pub mod impostor;
 pub mod plane;
@@ -19,6 +20,7 @@ pub mod request;
 
 pub use client::{ErrorReply, Message, RawClient, Reply, params};
 pub use cluster::Cluster;
+pub use fault::FaultProxy;
 pub use impostor::Impostor;
 pub use plane::{Plane, PlaneBuilder};
 pub use request::Request;
