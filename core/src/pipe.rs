@@ -316,6 +316,11 @@ impl Server {
             && self.cancel == Cancel::None
     }
 
+    /// Whether it works for whole requests only, and will be quiet when they are answered.
+    pub(crate) fn is_finishing(&self) -> bool {
+        !self.pipeline.is_empty() && !self.pipeline.is_open() && self.cancel == Cancel::None
+    }
+
     /// Whether it has begun a message that nobody asked for, other than those that may come at any time.
     pub(crate) fn has_begun_unasked(&self) -> bool {
         self.login.is_none()

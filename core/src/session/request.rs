@@ -33,6 +33,15 @@ pub(crate) enum Scan {
     Broken(u8),
 }
 
+/// How a client leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Parting {
+    /// With a Terminate behind its last request.
+    Goodbye,
+    /// Without.
+    Cut,
+}
+
 /// Finds the request at the front of `input`.
 pub(crate) fn scan(input: &[u8]) -> Result<Scan, frame::FrameError> {
     let mut at = 0;
@@ -355,19 +364,23 @@ impl Shard {
 
     fn leave(&mut self, io: &mut World<'_>, id: SessionId) {
         let place = self.sessions.get(id).map(|session| session.place);
+        let parting = self.sessions.get(id).map_or(Parting::Cut, |session| match frame::head(&session.input) {
+            Ok(Some(head)) if head.tag == tag::TERMINATE => Parting::Goodbye,
+            Ok(_) | Err(_) => Parting::Cut,
+        });
         let pool = self.sessions.get(id).map(|session| session.pool);
         self.drop_session(io, id);
         if let Some(pool) = pool {
             self.clean_after(io, pool, id);
         }
         match place {
-            Some(Place::Exclusive(server)) => self.leave_exclusive(io, server),
+            Some(Place::Exclusive(server)) => self.leave_exclusive(io, server, parting),
             Some(Place::Shared(server)) => self.orphan_requests_of(io, id, server),
             Some(Place::Idle | Place::Waiting | Place::Promised(_)) | None => {}
         }
     }
 
-    fn leave_exclusive(&mut self, io: &mut World<'_>, id: ServerId) {
+    fn leave_exclusive(&mut self, io: &mut World<'_>, id: ServerId, parting: Parting) {
         let Some(server) = self.servers.get_mut(id) else { return };
         server.holder = None;
         if server.list == List::Exclusive {
@@ -375,7 +388,9 @@ impl Shard {
                 server.flow = Flow::Open;
                 io.resume(server.socket);
             }
-            if server.cancel == Cancel::None {
+            // what was asked for before a goodbye is done, as PostgreSQL does it; nobody hears of it
+            let finishing = parting == Parting::Goodbye && server.is_finishing();
+            if server.cancel == Cancel::None && !finishing {
                 self.abandon(io, id);
             }
         }

@@ -110,6 +110,10 @@ impl Shard {
                 let head = frame::head(input).map_err(broken)?;
                 let Some(head) = head else { break };
                 if head.tag == tag::TERMINATE {
+                    if writer.server.is_finishing() {
+                        // it leaves when it has its answers
+                        break;
+                    }
                     return Err(None);
                 }
                 if !is_frontend(head.tag) {

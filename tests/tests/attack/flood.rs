@@ -199,3 +199,25 @@ fn e27_long_messages_of_slow_peers_pass_in_little_memory() {
     before.must_return(&plane);
     bystander.end();
 }
+
+#[test]
+fn f13_a_request_that_runs_is_done_when_its_client_has_said_goodbye_and_gone() {
+    let plane = plane();
+    for (port, table) in [(cluster().port(), "parted_directly"), (plane.port(), "parted")] {
+        cluster().sql(&format!("create table {table} (a int)"));
+        let insert = format!("insert into {table} select 1 from pg_sleep(0.4)");
+        let requests = [Request::new().query(&insert), Request::new().extended(&insert, &[])];
+        for request in requests {
+            let parameters = [("user", "postgres"), ("database", "postgres")];
+            let mut client = RawClient::connect(port, &parameters, None).unwrap();
+            client.send(request.terminate().bytes());
+            let runs = format!("select count(*) from pg_stat_activity where query = '{insert}' and state = 'active'");
+            wait_until("it runs", || cluster().sql(&runs) == "1");
+            client.hang_up();
+            // one after the other, so that the next one is not taken for it
+            wait_until("it is over", || cluster().sql(&runs) == "0");
+        }
+        wait_until("what was asked for is done", || cluster().sql(&format!("select count(*) from {table}")) == "2");
+    }
+    plane.wait_until_pool_is_quiet("postgres");
+}

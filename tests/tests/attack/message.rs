@@ -52,6 +52,11 @@ pub(crate) const CASES: &[Case] = &[
     open("F11", || send(&new().message(b'S', b"more").query("select 'on'"))),
     open("F12", || raw(b"S\0\0\0\x03")),
     open("F13", || send(&new().message(b'X', b"more").query("select 13"))),
+    open("F13 behind a query", || send(&new().query("select 13").terminate())),
+    open("F13 behind several", || {
+        send(&new().query("select 13").extended("select 14", &[]).terminate().query("select 15"))
+    }),
+    open("F13 in a block", || send(&new().query("begin").query("select 13").terminate())),
     open("F14", || {
         let inner = new().query("select 'second'");
         send(&new().message(b'Q', b"select 'fir").raw(inner.bytes()))
