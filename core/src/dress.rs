@@ -11,6 +11,9 @@ use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::rc::Rc;
 
+/// The setting that would hold for those that are set behind it.
+const LIMIT: &str = "statement_timeout";
+
 /// One setting and the statement that brings it about.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct Setting {
@@ -28,11 +31,12 @@ impl Setting {
         Self { name: name.into(), apply: apply.into() }
     }
 
-    /// Who one is decides what one may set: that changes last, and goes first.
+    /// Who one is decides what one may set, and a time limit holds for the rest of the change: they come last, and go first.
     fn rank(&self) -> u8 {
         match &*self.name {
             "session_authorization" => 1,
             "role" => 2,
+            LIMIT => 3,
             _ => 0,
         }
     }
@@ -94,7 +98,8 @@ impl Dress {
         Self { settings, fingerprint, search_path }
     }
 
-    /// The statements that turn a connection wearing `worn` into one wearing `self`, in order.
+    /// The statements that turn a connection wearing `worn` into one wearing `self`, in order: a time limit that is worn ends
+    /// first and one that is to be worn comes last, so that neither holds for the others.
     pub(crate) fn change_from(&self, worn: &Self) -> Vec<String> {
         if self.settings == worn.settings {
             return Vec::new();

@@ -28,6 +28,11 @@ use crate::statement::{PreparedSet, StatementId};
 /// Names a server connection on its shard.
 pub(crate) type ServerId = Key<Server>;
 
+/// Values that a server reports; PostgreSQL has about fifteen, extensions may add some.
+const PARAMETERS_MAX: usize = 128;
+/// Longest name and value of one.
+const PARAMETER_LEN_MAX: usize = 16 * 1024;
+
 /// The bits of a mark that hold a statement's number.
 pub(crate) const MARK_ID_MASK: u32 = (1 << 28) - 1;
 
@@ -204,6 +209,15 @@ pub(crate) enum Asked {
     NotSince,
 }
 
+/// Where the random numbers of a connection come from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Seed {
+    /// Postgres chose.
+    Random,
+    /// A session may have chosen.
+    Chosen,
+}
+
 /// Why a connection's own work failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct WorkFailure {
@@ -246,6 +260,7 @@ pub(crate) struct Server {
     /// How often something was written that may leave anything, and how often when `DISCARD ALL` was.
     pub(crate) soiled: u64,
     pub(crate) discarded_at: u64,
+    pub(crate) seed: Seed,
     /// Reads in a row that could have been shared on a clean connection.
     pub(crate) dirty_reads: u32,
     /// A statement of the running transaction has changed the system catalog.
@@ -326,6 +341,7 @@ impl Server {
             soil: Soil::Clean,
             soiled: 0,
             discarded_at: 0,
+            seed: Seed::Random,
             dirty_reads: 0,
             catalog_touched: false,
             reply_len: 0,
@@ -359,6 +375,19 @@ impl Server {
             && self.cancel == Cancel::None
     }
 
+    /// Whether it works for whole requests only, and will be quiet when they are answered.
+    pub(crate) fn is_finishing(&self) -> bool {
+        !self.pipeline.is_empty() && !self.pipeline.is_open() && self.cancel == Cancel::None
+    }
+
+    /// Whether it has begun a message that nobody asked for, other than those that may come at any time.
+    pub(crate) fn has_begun_unasked(&self) -> bool {
+        self.login.is_none()
+            && self.pipeline.is_empty()
+            && self.streaming == Streaming::None
+            && self.input.first().is_some_and(|tag| !matches!(tag, b'A' | b'E' | b'N' | b'S'))
+    }
+
     /// The session the next reply is for, if it is for one.
     pub(crate) fn head_session(&self) -> Option<SessionId> {
         match self.in_flight.front() {
@@ -377,10 +406,15 @@ impl Server {
         self.soil = Soil::Clean;
     }
 
-    /// Notes a value the server reported; gives the one before.
+    /// Notes a value the server reported; gives the one before. What is more than servers report is not kept.
     pub(crate) fn set_parameter(&mut self, name: &[u8], value: &[u8]) -> Option<Box<[u8]>> {
+        if name.len() + value.len() > PARAMETER_LEN_MAX {
+            return None;
+        }
+        let full = self.parameters.len() >= PARAMETERS_MAX;
         let before = match self.parameters.iter_mut().find(|(n, _)| **n == *name) {
             Some((_, old)) => Some(std::mem::replace(old, value.into())),
+            None if full => return None,
             None => {
                 self.parameters.push((name.into(), value.into()));
                 None

@@ -15,7 +15,7 @@ use runtime::Address;
 use crate::catalog::Catalog;
 use crate::catalog::keeper::{DatabaseKey, News};
 use crate::error::Failure;
-use crate::pipe::{Flow, List, Mark, ServerId, Soil};
+use crate::pipe::{Flow, List, Mark, Seed, ServerId, Soil};
 use fit::Pick;
 use permit::Permits;
 
@@ -362,8 +362,10 @@ impl Shard {
             io.resume(server.socket);
         }
         let (pool_id, age) = (server.pool, now.saturating_duration_since(server.opened_at));
+        let foreseeable = server.seed == Seed::Chosen;
         let Some(pool) = self.pool(pool_id) else { return };
-        let old = age >= pool.settings.server_lifetime;
+        // nothing that cleans a connection takes away a seed: what comes next could be foreseen
+        let old = age >= pool.settings.server_lifetime || foreseeable;
         let owner = self.servers.get(id).filter(|server| server.soil == Soil::Unknown).and_then(|s| s.last_session);
         let home = owner.and_then(|owner| self.sessions.get(owner)).is_some_and(|session| session.home == Some(id));
         if (old && !home) || self.draining.is_some() {

@@ -116,6 +116,10 @@ impl Shard {
     pub(crate) fn after_replies(&mut self, io: &mut World<'_>, id: ServerId) {
         self.settle_times(io.now(), id);
         let Some(server) = self.servers.get(id) else { return };
+        if server.has_begun_unasked() {
+            self.doubt(io, id, "it began a message that nobody asked for");
+            return;
+        }
         match server.list {
             List::Working if server.is_quiet() => {
                 if server.status == dbproto::message::backend::TransactionStatus::Idle {
@@ -307,7 +311,7 @@ impl Shard {
         let in_transaction = server.status != dbproto::message::backend::TransactionStatus::Idle;
         let (owed, open) = (server.pipeline.client_ready_count(), server.pipeline.is_open());
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let pinned = session.pin != crate::session::Pin::No;
+        let pinned = session.pin != crate::session::Pin::No || session.left == Left::Likely;
         let failure = match (owed, in_transaction) {
             (0, false) if !open => Failure::ConnectionLost { address },
             _ => Failure::OutcomeUnknown { address },

@@ -163,6 +163,8 @@ pub struct RawClient {
     /// The first messages that came since, shown then too.
     heard: Vec<Message>,
     port: u16,
+    /// The server may hang up in the middle of a message.
+    may_tear: bool,
     /// Its cancel key.
     key: (u32, Vec<u8>),
     /// What the server reported at login.
@@ -186,6 +188,7 @@ impl RawClient {
             asked: Vec::new(),
             heard: Vec::new(),
             port,
+            may_tear: false,
             key: Default::default(),
             parameters: Vec::new(),
         }
@@ -293,7 +296,8 @@ impl RawClient {
             let wanted = frame::head(&self.input).unwrap().map_or(0, |head| head.len);
             self.input.reserve(wanted.saturating_sub(self.input.len()));
             if !self.fill() {
-                assert!(self.input.is_empty(), "hung up in the middle of a message: {}", self.input.escape_ascii());
+                let whole = self.input.is_empty() || self.may_tear;
+                assert!(whole, "hung up in the middle of a message: {}", self.input.escape_ascii());
                 return None;
             }
         }
@@ -430,6 +434,21 @@ impl RawClient {
     pub fn hang_up(self) {
         // the server may have done so already
         let _shut: io::Result<()> = self.stream.shutdown(std::net::Shutdown::Both);
+    }
+}
+
+impl RawClient {
+    /// Lets the server hang up in the middle of a message, as it must when the message cannot be had to its end.
+    pub fn may_be_torn(&mut self) {
+        self.may_tear = true;
+    }
+
+    /// Hangs up as a process that crashes does: the peer hears of a reset, not of an end.
+    ///
+    /// # Panics
+    /// When the kernel refuses.
+    pub fn reset(self) {
+        rustix::net::sockopt::set_socket_linger(&self.stream, Some(Duration::ZERO)).unwrap();
     }
 }
 

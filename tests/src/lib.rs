@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 
 pub mod client;
 pub mod cluster;
+pub mod fault;
 mod guard;
+pub mod impostor;
 pub mod plane;
 pub mod port;
 pub mod program;
@@ -18,6 +20,8 @@ pub mod request;
 
 pub use client::{ErrorReply, Message, RawClient, Reply, params};
 pub use cluster::Cluster;
+pub use fault::FaultProxy;
+pub use impostor::Impostor;
 pub use plane::{Plane, PlaneBuilder};
 pub use request::Request;
 

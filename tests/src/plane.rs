@@ -32,9 +32,15 @@ impl PlaneBuilder {
     /// A data plane on two cores in front of a cluster, which lets [`SUPERUSER`] in without a password to any database.
     #[must_use]
     pub fn before(cluster: &Cluster) -> Self {
+        Self::before_port(cluster.port())
+    }
+
+    /// The same in front of whatever listens there.
+    #[must_use]
+    pub fn before_port(port: u16) -> Self {
         let mut upstream = toml::Table::new();
         upstream.insert("host".into(), "127.0.0.1".into());
-        upstream.insert("port".into(), i64::from(cluster.port()).into());
+        upstream.insert("port".into(), i64::from(port).into());
         upstream.insert("user".into(), SUPERUSER.into());
         let new =
             Self { tables: toml::Table::new(), users: Vec::new(), upstream, databases: Vec::new(), port: port::free() };
@@ -180,10 +186,22 @@ impl Plane {
         PlaneBuilder::before(cluster)
     }
 
+    /// See [`PlaneBuilder::before_port`].
+    #[must_use]
+    pub fn before_port(port: u16) -> PlaneBuilder {
+        PlaneBuilder::before_port(port)
+    }
+
     /// Where it listens on 127.0.0.1.
     #[must_use]
     pub fn port(&self) -> u16 {
         self.port
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     /// The directory of its Unix socket.

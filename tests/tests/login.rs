@@ -192,7 +192,7 @@ fn what_stands_behind_a_request_for_encryption_is_not_believed() {
 fn a_newer_protocol_and_unknown_options_are_negotiated_down() {
     let plane = before_shared().user_scram("alice", "secret").start();
     let names = |minor: u32, options: &[&str]| {
-        let mut body = minor.to_be_bytes().to_vec();
+        let mut body = ((3 << 16) | minor).to_be_bytes().to_vec();
         body.extend(u32::try_from(options.len()).unwrap().to_be_bytes());
         options.iter().for_each(|name| body.extend([name.as_bytes(), b"\0"].concat()));
         body

@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use harness::{Cluster, Message, Plane, RawClient, Reply, Request, params, wait_until};
+use harness::{Cluster, FaultProxy, Message, Plane, RawClient, Reply, Request, params, wait_until};
 
 const SESSIONS: usize = 24;
 
@@ -22,6 +22,8 @@ enum Weather {
     Fair,
     /// Cancels, clients that hang up, backends that are ended.
     Foul,
+    /// Cancels, clients that hang up, and a network between us and PostgreSQL that cuts, resets, stalls and trickles.
+    Storm,
 }
 
 /// What all threads of a run share.
@@ -51,15 +53,20 @@ struct Session<'r> {
     count: u64,
     /// What its row says, as far as is known; a change whose outcome nobody knows leaves two possibilities.
     row: (u64, u64),
+    /// What it has written to the log for certain.
+    logged: Vec<String>,
     /// Names of statements it has prepared, each with the text it puts before its parameter.
     prepared: Vec<(String, String)>,
 }
 
 impl<'r> Session<'r> {
     fn new(run: &'r Run<'r>, number: usize, seed: u64) -> Self {
-        let client = run.plane.client(run.database);
+        let mut client = run.plane.client(run.database);
+        if run.weather == Weather::Storm {
+            client.may_be_torn();
+        }
         let rng = fastrand::Rng::with_seed(seed.wrapping_add(u64::try_from(number).unwrap()));
-        Self { run, client, rng, number, count: 0, row: (0, 0), prepared: Vec::new() }
+        Self { run, client, rng, number, count: 0, row: (0, 0), logged: Vec::new(), prepared: Vec::new() }
     }
 
     fn unique(&mut self) -> String {
@@ -77,15 +84,18 @@ impl<'r> Session<'r> {
             found.is_some()
         });
         std::mem::replace(&mut self.client, found.unwrap()).hang_up();
+        if self.run.weather == Weather::Storm {
+            self.client.may_be_torn();
+        }
     }
 
     /// Sends a request and compares what comes.
     fn ask(&mut self, request: &Request, expected: &[Expected]) -> bool {
         let sent = self.client.try_send(request.bytes());
-        if self.run.weather == Weather::Foul && self.rng.u32(..40) == 0 {
+        if self.run.weather != Weather::Fair && self.rng.u32(..40) == 0 {
             self.client.cancel();
         }
-        if self.run.weather == Weather::Foul && self.rng.u32(..60) == 0 {
+        if self.run.weather != Weather::Fair && self.rng.u32(..60) == 0 {
             self.come_again();
             return false;
         }
@@ -94,7 +104,7 @@ impl<'r> Session<'r> {
         let reply = Reply { messages };
         self.run.answered.fetch_add(1, Ordering::Relaxed);
         if let Some(error) = reply.error()
-            && self.run.weather == Weather::Foul
+            && self.run.weather != Weather::Fair
             && (matches!(error.code.as_str(), "57014" | "57P01" | "57P02") || error.code.starts_with("08"))
         {
             if !whole {
@@ -102,7 +112,7 @@ impl<'r> Session<'r> {
             }
             return false;
         }
-        if !whole && self.run.weather == Weather::Foul {
+        if !whole && self.run.weather != Weather::Fair {
             self.come_again();
             return false;
         }
@@ -209,7 +219,7 @@ impl<'r> Session<'r> {
             let messages = self.client.receive_to_end_or_ready();
             let reply = Reply { messages };
             let lost = |error: &harness::ErrorReply| error.code.starts_with("57P") || error.code.starts_with("08");
-            if self.run.weather == Weather::Foul
+            if self.run.weather != Weather::Fair
                 && (reply.messages.last().is_none_or(|message| message.tag != b'Z')
                     || reply.error().is_some_and(|error| lost(&error)))
             {
@@ -237,7 +247,7 @@ impl<'r> Session<'r> {
             if reply.error().is_none() && reply.messages.last().is_some_and(|message| message.tag == b'Z') {
                 break reply;
             }
-            assert!(self.run.weather == Weather::Foul, "session {}: {reply:?}", self.number);
+            assert!(self.run.weather != Weather::Fair, "session {}: {reply:?}", self.number);
             self.come_again();
         };
         let value: u64 = reply.value().parse().unwrap();
@@ -267,6 +277,31 @@ impl<'r> Session<'r> {
             // an earlier request may still be under way on the server; its connection must be gone before the row is read
             self.come_again();
             self.settle();
+        }
+    }
+
+    /// Writes a line to a log that would take it twice.
+    fn log(&mut self) {
+        let line = self.unique();
+        let insert = format!("insert into log values ('{line}')");
+        let request =
+            if self.rng.bool() { Request::new().query(&insert) } else { Request::new().extended(&insert, &[]) };
+        if self.ask(&request, &[Expected::Rows(Vec::new(), "INSERT 0 1".to_owned())]) {
+            self.logged.push(line);
+        }
+    }
+
+    /// Every line of which it was told is there, and none is there twice.
+    fn check_log(&mut self) {
+        let text = format!("select value from log where value like 's{}n%'", self.number);
+        let mut lines: Vec<String> =
+            Cluster::shared().sql_in(self.run.database, &text).lines().map(str::to_owned).collect();
+        let count = lines.len();
+        lines.sort_unstable();
+        lines.dedup();
+        assert_eq!(lines.len(), count, "session {}: a write was repeated", self.number);
+        for line in &self.logged {
+            assert!(lines.binary_search(line).is_ok(), "session {}: {line} was told of and is not there", self.number);
         }
     }
 
@@ -341,7 +376,8 @@ impl<'r> Session<'r> {
                 45..60 => self.named_statement(),
                 60..70 => self.pipeline(),
                 70..78 => self.error(),
-                78..84 => self.raise_row(),
+                78..81 => self.raise_row(),
+                81..84 => self.log(),
                 84..90 => self.transaction(),
                 90..93 => self.large_result(),
                 93..96 => self.large_parameter(),
@@ -350,6 +386,7 @@ impl<'r> Session<'r> {
             }
         }
         self.read_row();
+        self.check_log();
     }
 }
 
@@ -405,14 +442,16 @@ fn soak(weather: Weather, size: u32) {
     let duration = Duration::from_secs(number("OPTIMACORE_SOAK_SECONDS").unwrap_or(10));
     let seed = number("OPTIMACORE_SOAK_SEED").unwrap_or_else(|| fastrand::u64(..));
     let database = Cluster::shared().make_database();
-    let plane = Plane::before(Cluster::shared())
+    let network = FaultProxy::start(Cluster::shared().port(), seed);
+    let port = if weather == Weather::Storm { network.port() } else { Cluster::shared().port() };
+    let plane = Plane::before_port(port)
         .pool("size", i64::from(size))
         .pool("share", "on")
         .pool("prepared_statements", 20)
         .start();
-    plane.sql(
+    Cluster::shared().sql_in(
         &database,
-        &format!("create table own as select n as session, 0 as value from generate_series(0, {SESSIONS}) n;"),
+        &format!("create table own as select n as session, 0 as value from generate_series(0, {SESSIONS}) n; create table log (value text)"),
     );
     let run =
         Run { plane: &plane, database: &database, weather, over: AtomicBool::new(false), answered: AtomicU64::new(0) };
@@ -435,6 +474,7 @@ fn soak(weather: Weather, size: u32) {
             let limit = duration + Duration::from_secs(60);
             harness::wait_within(limit, "the end", || Instant::now() > until || run.over.load(Ordering::Relaxed));
             run.over.store(true, Ordering::Relaxed);
+            network.calm();
         });
     }));
     let answered = run.answered.load(Ordering::Relaxed);
@@ -444,6 +484,8 @@ fn soak(weather: Weather, size: u32) {
         "the run of OPTIMACORE_SOAK_SEED={seed} failed after {answered} replies; the pool: {pool:?}"
     );
     assert!(answered > 500, "only {answered} replies");
+    let (deadly, slow) = network.faults();
+    assert!(weather != Weather::Storm || deadly > 3 && slow > 10, "no storm: {deadly} ended, {slow} slow");
     plane.wait_until_pool_is_quiet(&database);
     assert!(plane.pool(&database).permits_held <= u64::from(size));
 }
@@ -470,4 +512,9 @@ fn every_reply_is_the_right_one_on_very_few_connections() {
 #[test]
 fn every_reply_is_the_right_one_or_tells_what_went_wrong_in_foul_weather() {
     soak(Weather::Foul, 6);
+}
+
+#[test]
+fn every_reply_is_the_right_one_or_tells_what_went_wrong_in_a_storm() {
+    soak(Weather::Storm, 6);
 }

@@ -6,7 +6,7 @@ use dbproto::message::frontend;
 use dbproto::pipeline::{Expect, Owed};
 
 use crate::error::Failure;
-use crate::pipe::{List, Mark, ServerId, Soil, Work};
+use crate::pipe::{List, Mark, ServerId, Soil, Work, WorkFailure};
 use crate::pool::PoolId;
 use crate::session::{Phase, Place, SessionId};
 use crate::shard::{Shard, World};
@@ -123,7 +123,9 @@ impl Shard {
         let promised = server.promised.take();
         let failure = server.work_failure.take();
         let work = std::mem::replace(&mut server.work, Work::Other);
-        if failure.as_ref().is_some_and(|failure| failure.during != Mark::Dress) {
+        // what the last session set may cut our own work short (`statement_timeout`); the next one is not to suffer from it
+        let cut_short = |failure: &WorkFailure| failure.sqlstate == "57014" && !server.dress.settings().is_empty();
+        if failure.as_ref().is_some_and(|failure| failure.during != Mark::Dress || cut_short(failure)) {
             tracing::warn!(?failure, "a server connection could not be cleaned and is closed");
             self.doubt(io, id, "it could not be cleaned");
             if let Some(session) = promised {

@@ -105,15 +105,31 @@ fn is_custom(name: &[u8]) -> bool {
 
 /// Why text may leave state behind in its session, if it may.
 pub(super) fn hazard(text: &[u8]) -> Option<&'static str> {
-    HAZARDS.iter().find(|(word, _)| contains_word(text, word)).map(|(_, reason)| *reason)
+    // one pass, word by word: the text may be long
+    text.split(|byte| !is_part(*byte)).find_map(|found| {
+        let of_this_len = HAZARDS.iter().filter(|(word, _)| word.len() == found.len());
+        of_this_len.filter(|(word, _)| found.eq_ignore_ascii_case(word)).map(|(_, reason)| *reason).next()
+    })
+}
+
+/// Whether text may choose the seed of random numbers: `setseed(..)`, `SET [SESSION | LOCAL] SEED`.
+pub(super) fn chooses_seed(text: &[u8]) -> bool {
+    let mut words = text.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).take(3);
+    let is = |word: Option<&[u8]>, wanted: &[u8]| word.is_some_and(|word| word.eq_ignore_ascii_case(wanted));
+    let begins = is(words.next(), b"set");
+    contains_word(text, b"setseed") || begins && words.any(|word| contains_word(word, b"seed"))
+}
+
+/// Whether a byte belongs to a word.
+const fn is_part(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$'
 }
 
 /// Whether `word`, given in lower case, stands in `text` as a whole word.
 pub(super) fn contains_word(text: &[u8], word: &[u8]) -> bool {
     let Some(first) = word.first() else { return true };
     let upper = first.to_ascii_uppercase();
-    let part =
-        |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphanumeric() || *byte == b'_' || *byte == b'$');
+    let part = |byte: Option<&u8>| byte.copied().is_some_and(is_part);
     text.windows(word.len()).enumerate().any(|(at, window)| {
         window.first().is_some_and(|byte| byte == first || *byte == upper)
             && window.eq_ignore_ascii_case(word)
@@ -148,6 +164,16 @@ mod tests {
             ["app.Tenant", "b.c"]
         );
         assert_eq!(names("update t set a = 1 where b = 'c.d'"), Vec::<String>::new());
+    }
+
+    #[test]
+    fn a_chosen_seed_is_seen() {
+        for text in ["select SetSeed(0.5)", "SET seed TO 0.5", " set  session seed = 0", "set local seed=1"] {
+            assert!(chooses_seed(text.as_bytes()), "{text}");
+        }
+        for text in ["update t set seed = 1", "select seed from t", "set work_mem = 1", ""] {
+            assert!(!chooses_seed(text.as_bytes()), "{text}");
+        }
     }
 
     #[test]

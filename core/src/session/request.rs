@@ -34,6 +34,15 @@ pub(crate) enum Scan {
     Broken(u8),
 }
 
+/// How a client leaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Parting {
+    /// With a Terminate behind its last request.
+    Goodbye,
+    /// Without.
+    Cut,
+}
+
 /// Finds the request at the front of `input`.
 pub(crate) fn scan(input: &[u8]) -> Result<Scan, frame::FrameError> {
     let mut at = 0;
@@ -242,6 +251,15 @@ impl Shard {
         while let Ok(Some((message, after))) = frame::split(rest) {
             rest = after;
             match message.tag {
+                tag::SYNC | tag::FLUSH if !message.body.is_empty() => {
+                    let what = "invalid message format".to_owned();
+                    Failure::Protocol { what }.write(out, Disposition::Keep);
+                    if message.tag == tag::SYNC {
+                        backend::write_ready_for_query(out, TransactionStatus::Idle);
+                    } else {
+                        session.skip = Skip::ToSync;
+                    }
+                }
                 tag::SYNC => backend::write_ready_for_query(out, TransactionStatus::Idle),
                 tag::CLOSE => {
                     if let Ok(close) = Named::read(message.body) {
@@ -370,9 +388,13 @@ impl Shard {
         {
             server.tail = Tail::Torn;
         }
+        let parting = self.sessions.get(id).map_or(Parting::Cut, |session| match frame::head(&session.input) {
+            Ok(Some(head)) if head.tag == tag::TERMINATE => Parting::Goodbye,
+            Ok(_) | Err(_) => Parting::Cut,
+        });
         self.drop_session(io, id);
         match place {
-            Some(Place::Exclusive(server)) => self.leave_exclusive(io, server),
+            Some(Place::Exclusive(server)) => self.leave_exclusive(io, server, parting),
             Some(Place::Shared(server)) => self.orphan_requests_of(io, id, server),
             Some(Place::Idle | Place::Waiting | Place::Promised(_)) | None => {}
         }
@@ -381,7 +403,7 @@ impl Shard {
         }
     }
 
-    fn leave_exclusive(&mut self, io: &mut World<'_>, id: ServerId) {
+    fn leave_exclusive(&mut self, io: &mut World<'_>, id: ServerId, parting: Parting) {
         let Some(server) = self.servers.get_mut(id) else { return };
         server.holder = None;
         if server.list == List::Exclusive {
@@ -389,7 +411,9 @@ impl Shard {
                 server.flow = Flow::Open;
                 io.resume(server.socket);
             }
-            if server.cancel == Cancel::None {
+            // what was asked for before a goodbye is done, as PostgreSQL does it; nobody hears of it
+            let finishing = parting == Parting::Goodbye && server.is_finishing();
+            if server.cancel == Cancel::None && !finishing {
                 self.abandon(io, id);
             }
         }

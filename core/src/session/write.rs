@@ -15,10 +15,10 @@ use dbproto::pipeline::{Expect, Owed};
 
 use crate::catalog::Catalog;
 use crate::error::Failure;
-use crate::pipe::{Asked, Cancel, Flow, Mark, Server, ServerId, ServerUnnamed, Soil};
+use crate::pipe::{Asked, Cancel, Flow, Mark, Seed, Server, ServerId, ServerUnnamed, Soil};
 use crate::pool::Pool;
 use crate::server::lose;
-use crate::session::hazard::{foreign, hazard, leaves_something, note_custom_settings, search_passing};
+use crate::session::hazard::{chooses_seed, foreign, hazard, leaves_something, note_custom_settings, search_passing};
 use crate::session::request::{REQUEST_LEN_MAX, is_frontend};
 use crate::session::setting::Setting;
 use crate::session::{Barrier, Change, Left, Naming, Pin, Reading, Resetting, Session, SessionId, Unnamed};
@@ -30,6 +30,7 @@ use dbproto::sql::Backslash;
 mod long;
 mod naming;
 mod prepare;
+mod refusal;
 
 use naming::{ends_many, names_statements};
 
@@ -107,6 +108,10 @@ impl Shard {
                 let head = frame::head(input).map_err(broken)?;
                 let Some(head) = head else { break };
                 if head.tag == tag::TERMINATE {
+                    if writer.server.is_finishing() {
+                        // it leaves when it has its answers
+                        break;
+                    }
                     return Err(None);
                 }
                 if !is_frontend(head.tag) {
@@ -295,12 +300,13 @@ impl Writer<'_> {
 
     fn whole(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
         self.messages += 1;
-        match message.tag {
-            tag::PARSE => self.parse(out, message)?,
-            tag::BIND => self.bind(out, message)?,
-            tag::DESCRIBE => self.describe(out, message)?,
-            tag::CLOSE => self.close(out, message)?,
-            tag::QUERY => self.query(out, message)?,
+        let written = match message.tag {
+            tag::PARSE => self.parse(out, message),
+            tag::BIND => self.bind(out, message),
+            tag::DESCRIBE => self.describe(out, message),
+            tag::CLOSE => self.close(out, message),
+            tag::QUERY => self.query(out, message),
+            tag::FLUSH if !message.body.is_empty() => Err(MessageError::Malformed),
             other => {
                 self.verbatim(other);
                 out.extend_from_slice(message.bytes);
@@ -311,9 +317,13 @@ impl Writer<'_> {
                     }
                     self.close_leftovers(out)?;
                 }
+                Ok(())
             }
+        };
+        match written {
+            Err(MessageError::Malformed) if self.judged == Judged::Here => self.refuse(out, message.tag),
+            Ok(()) | Err(MessageError::Malformed | MessageError::TooLong) => written,
         }
-        Ok(())
     }
 
     fn push(&mut self, owed: Owed) {
@@ -540,11 +550,15 @@ impl Writer<'_> {
         if soil != Soil::Unknown {
             return;
         }
+        let seed = chooses_seed(text).then_some("random seed");
+        if seed.is_some() {
+            self.server.seed = Seed::Chosen;
+        }
         note_custom_settings(&mut self.session.custom, text);
         if leaves_something(text) {
             self.session.left = Left::Likely;
         }
-        if let Some(hazard) = hazard(text) {
+        if let Some(hazard) = seed.or_else(|| hazard(text)) {
             if self.session.pin == Pin::No {
                 self.pinned = Some(hazard);
             }

@@ -205,7 +205,8 @@ pub fn write_negotiate_protocol_version<'a>(
     options: impl Iterator<Item = &'a [u8]> + Clone,
 ) {
     write_short(out, b'v', |out| {
-        out.put_u32(minor);
+        // the whole version, as PostgreSQL sends it and libpq reads it, although the manual speaks of the minor one only
+        out.put_u32((3 << 16) | minor);
         out.put_u32(u32::try_from(options.clone().count()).unwrap_or(u32::MAX));
         for option in options {
             put_cstr(out, option);
