@@ -33,6 +33,8 @@ pub(crate) enum Failure {
     Unsupported { what: String },
     /// A start-up packet that makes no sense.
     InvalidStartup { what: String },
+    /// A client came without TLS where it must have it.
+    TlsRequired,
     /// No server connection became free in time.
     QueueTimeout { pool: String, limit: u32, waited: Duration },
     /// The client asked for its statement to be cancelled before it was sent to a server.
@@ -72,6 +74,13 @@ impl Failure {
             Self::Protocol { what } => ("08P01", what.clone(), None, None, Close),
             Self::Unsupported { what } => ("0A000", what.clone(), None, None, Close),
             Self::InvalidStartup { what } => ("28000", what.clone(), None, None, Close),
+            Self::TlsRequired => (
+                "28000",
+                "connection requires TLS".into(),
+                None,
+                Some("Connect with TLS (sslmode=require or stronger)."),
+                Close,
+            ),
             Self::QueueTimeout { pool, limit, waited } => (
                 "57014",
                 format!(

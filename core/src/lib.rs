@@ -19,4 +19,5 @@ mod share;
 mod slab;
 mod statement;
 mod stock;
+mod tls;
 mod verdict;

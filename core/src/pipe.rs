@@ -19,6 +19,7 @@ use runtime::{ShardId, SocketId};
 use crate::dress::Dress;
 use crate::pool::{Parameter, PoolId};
 use crate::server::login::ServerLogin;
+use crate::server::secure::Hop;
 use crate::session::login::reading;
 use crate::session::{Reading, SessionId};
 use crate::slab::Key;
@@ -174,6 +175,7 @@ pub(crate) struct WorkFailure {
 pub(crate) struct Server {
     pub(crate) pool: PoolId,
     pub(crate) socket: SocketId,
+    pub(crate) hop: Hop,
     pub(crate) list: List,
     /// While it is in [`List::Connecting`].
     pub(crate) login: Option<Box<ServerLogin>>,
@@ -253,6 +255,7 @@ impl Server {
         Self {
             pool,
             socket,
+            hop: Hop::Clear,
             list: List::Connecting,
             login: None,
             holder: None,

@@ -15,6 +15,7 @@ use stats::Snapshot;
 
 use crate::catalog::keeper;
 use crate::shard::{Board, Listener, Message, Shard};
+use crate::tls::{self, TlsState};
 
 /// How long a shard may take to tell its statistics.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(2);
@@ -38,9 +39,10 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         bail!("{} cores are more than the 256 that cancel keys can name; set runtime.cores", cores.len());
     }
     let upstreams = resolve(&config)?;
+    let tls = TlsState::load(&config, &upstreams)?;
     let config = Arc::new(config);
     let (keeper, catalog_requests) = crossbeam::channel::unbounded();
-    let board = Arc::new(Board::new(&config, upstreams, cores.len(), keeper));
+    let board = Arc::new(Board::new(&config, (upstreams, tls), cores.len(), keeper));
     let listeners = open_listeners(&config, cores.len())?;
     let statistics = config.stats.socket.as_deref().map(open_statistics).transpose()?;
 
@@ -62,6 +64,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
             .name("catalogs".to_owned())
             .spawn(move || keeper::run(&catalog_requests, &handles, &board))?;
     }
+    tls::watch(&config, &board, running.handles().to_vec())?;
     if let Some(listener) = statistics {
         let (handles, board) = (running.handles().to_vec(), Arc::clone(&board));
         std::thread::Builder::new()

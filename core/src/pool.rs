@@ -6,6 +6,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dbproto::message::frontend;
@@ -18,8 +19,10 @@ use crate::error::Failure;
 use crate::pipe::{Flow, List, Mark, ServerId, Soil};
 use permit::Permits;
 
+use crate::server::secure::Way;
 use crate::session::{Phase, Pin, Place, SessionId};
 use crate::shard::{Shard, World};
+use crate::tls::Upstream;
 
 mod open;
 pub(crate) mod permit;
@@ -48,6 +51,7 @@ pub(crate) struct Target {
     pub(crate) database: String,
     pub(crate) user: String,
     pub(crate) password: Option<String>,
+    pub(crate) tls: Option<Arc<Upstream>>,
 }
 
 /// Attempts to connect: exponential backoff with jitter.
@@ -91,6 +95,8 @@ pub(crate) struct Pool {
     pub(crate) shared: Vec<ServerId>,
     pub(crate) waiting: VecDeque<SessionId>,
     pub(crate) retry: Retry,
+    /// How the next connection tries to be encrypted, or not.
+    pub(crate) way: Way,
     pub(crate) last_error: Option<String>,
     /// What servers report under a set of start-up settings, by its fingerprint.
     pub(crate) welcomes: HashMap<u64, Parameters, foldhash::fast::RandomState>,
@@ -114,6 +120,7 @@ impl Pool {
             shared: Vec::new(),
             waiting: VecDeque::new(),
             retry: Retry { delay: Duration::ZERO, not_before: None },
+            way: Way::First,
             last_error: None,
             welcomes: HashMap::default(),
             stats: stats::PoolStats::default(),

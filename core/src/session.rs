@@ -14,6 +14,7 @@ use runtime::{ShardId, SocketId};
 use crate::dress::Dress;
 use crate::pipe::{Flow, ServerId};
 use crate::pool::PoolId;
+use crate::session::secure::{Asked, Transport};
 use crate::session::setting::Setting;
 use crate::shard::Admission;
 use crate::slab::Key;
@@ -22,6 +23,7 @@ use crate::statement::Statement;
 mod hazard;
 pub(crate) mod login;
 pub(crate) mod request;
+pub(crate) mod secure;
 pub(crate) mod setting;
 pub(crate) mod write;
 
@@ -163,6 +165,7 @@ pub(crate) struct Session {
     pub(crate) secret: u32,
     /// Where the client is; none for the Unix socket.
     pub(crate) peer: Option<IpAddr>,
+    pub(crate) transport: Transport,
     pub(crate) phase: Phase,
     pub(crate) admission: Admission,
     pub(crate) place: Place,
@@ -206,6 +209,7 @@ impl Session {
             socket,
             secret,
             peer,
+            transport: Transport::Clear(Asked::Nothing),
             phase: Phase::Startup,
             admission: Admission::Granted,
             place: Place::Idle,

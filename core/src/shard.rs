@@ -14,7 +14,7 @@ use bytes::BytesMut;
 use config::Config;
 use crossbeam::channel::Sender;
 use crossbeam::utils::CachePadded;
-use runtime::{Address, Event, Expectation, Io, Reactor, ShardId};
+use runtime::{Address, Event, Expectation, Io, Reactor, ShardId, Tls};
 use stats::{PoolStats, ShardStats};
 
 use crate::cancel::{CancelConnection, random_secret};
@@ -24,9 +24,11 @@ use crate::pace::Paces;
 use crate::pipe::{Flow, Server, ServerId};
 use crate::pool::permit::{Lent, PoolKey};
 use crate::pool::{Pool, PoolId};
+use crate::session::secure::Transport;
 use crate::session::{Phase, Place, Session, SessionId, Start};
 use crate::slab::{Key, Slab, TokenKind};
 use crate::statement::Interner;
+use crate::tls::TlsState;
 
 /// What a shard may ask of its runtime.
 pub(crate) type World<'a> = dyn Io<Message> + 'a;
@@ -45,6 +47,8 @@ pub(crate) struct Board {
     pub(crate) mock_key: [u8; 32],
     /// Where each configured database is, in the configuration's order.
     pub(crate) upstreams: Vec<Address>,
+    /// What connections are encrypted with at first.
+    pub(crate) tls: Arc<TlsState>,
     /// Server connections of each configured database, and how many it may have.
     databases: Vec<(AtomicU32, u32)>,
     /// Where catalogs are asked for.
@@ -55,7 +59,12 @@ pub(crate) struct Board {
 }
 
 impl Board {
-    pub(crate) fn new(config: &Config, upstreams: Vec<Address>, shards: usize, keeper: Sender<WatchRequest>) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        (upstreams, tls): (Vec<Address>, TlsState),
+        shards: usize,
+        keeper: Sender<WatchRequest>,
+    ) -> Self {
         let mut mock_key = [0; 32];
         crate::cancel::fill_random(&mut mock_key);
         Self {
@@ -68,6 +77,7 @@ impl Board {
                 .collect(),
             keeper,
             upstreams,
+            tls: Arc::new(tls),
             clients: (0..shards).map(|_| CachePadded::default()).collect(),
             total: CachePadded::default(),
         }
@@ -126,9 +136,14 @@ pub(crate) struct Newcomer {
     pub(crate) socket: OwnedFd,
     pub(crate) peer: Option<IpAddr>,
     pub(crate) admission: Admission,
+    /// Its encryption.
+    pub(crate) tls: Option<Box<Tls>>,
     /// Who it is, if another shard has found that out, and what that shard had not yet sent and not yet read.
     pub(crate) start: Option<(Start, BytesMut, BytesMut)>,
 }
+
+/// A client's connection that the kernel has let go of: what was not sent, and its encryption.
+type Left = (OwnedFd, BytesMut, Option<Box<Tls>>);
 
 /// Whether there is room for a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -152,6 +167,8 @@ pub(crate) enum Message {
     Lent(Box<Lent>),
     /// News of a database's catalog.
     Catalog(News),
+    /// Certificates have changed.
+    Tls(Arc<TlsState>),
     /// Tell what has been counted.
     Snapshot(Sender<(ShardStats, Vec<PoolStats>)>),
 }
@@ -160,6 +177,8 @@ pub(crate) enum Message {
 pub(crate) struct Shard {
     pub(crate) config: Arc<Config>,
     pub(crate) board: Arc<Board>,
+    /// What new connections are encrypted with.
+    pub(crate) tls: Arc<TlsState>,
     pub(crate) sessions: Slab<Session>,
     pub(crate) servers: Slab<Server>,
     pub(crate) cancels: Slab<CancelConnection>,
@@ -192,6 +211,7 @@ impl Shard {
         let (listeners, is_unix) = listeners.into_iter().unzip();
         Self {
             config,
+            tls: Arc::clone(&board.tls),
             board,
             sessions: Slab::default(),
             servers: Slab::default(),
@@ -242,7 +262,7 @@ impl Shard {
             self.board.leave(to);
             return;
         }
-        let newcomer = Newcomer { socket, peer, admission, start: None };
+        let newcomer = Newcomer { socket, peer, admission, tls: None, start: None };
         if to == io.shard() {
             self.adopt(io, newcomer);
         } else if let Err(Message::Client(newcomer)) = io.post(to, Message::Client(newcomer)) {
@@ -257,11 +277,15 @@ impl Shard {
     /// Another shard's client becomes ours; it has been counted.
     fn adopt(&mut self, io: &mut World<'_>, newcomer: Newcomer) {
         let now = io.now();
-        let Newcomer { socket, peer, admission, start } = newcomer;
+        let Newcomer { socket, peer, admission, tls, start } = newcomer;
         let inserted = self.sessions.insert_with(|id| {
             let socket = io.attach(socket, id.token(TokenKind::Session));
             let mut session = Session::accepted(socket, random_secret(), peer, now);
             session.admission = admission;
+            if let Some(tls) = tls {
+                io.resume_tls(socket, tls);
+                session.transport = Transport::Secured;
+            }
             session
         });
         let Some(id) = inserted else {
@@ -289,14 +313,15 @@ impl Shard {
         }
     }
 
-    fn on_session_detached(&mut self, io: &mut World<'_>, id: SessionId, socket: OwnedFd, output: BytesMut) {
+    fn on_session_detached(&mut self, io: &mut World<'_>, id: SessionId, left: Left) {
+        let (socket, output, tls) = left;
         let Some(session) = self.sessions.remove(id) else { return };
         self.board.leave(io.shard());
         let Phase::Leaving(leaving) = session.phase else { return };
         let (to, start) = *leaving;
         self.board.enter(to);
         let start = Some((start, output, session.input));
-        let newcomer = Newcomer { socket, peer: session.peer, admission: Admission::Granted, start };
+        let newcomer = Newcomer { socket, peer: session.peer, admission: Admission::Granted, tls, start };
         if io.post(to, Message::Client(newcomer)).is_err() {
             // the other shard is drowning in messages; the client may come again
             tracing::warn!("a client was turned away because the ring to its shard is full");
@@ -431,19 +456,26 @@ impl Reactor for Shard {
                 TokenKind::Cancel => self.on_cancel_connected(io, Key::from_token(token).1),
                 TokenKind::Session | TokenKind::Listener => {}
             },
+            Event::Secured { token, agreed, .. } => match Key::<()>::from_token(token).0 {
+                TokenKind::Session => self.on_client_secured(io, Key::from_token(token).1, &agreed),
+                TokenKind::Server => self.on_server_secured(io, Key::from_token(token).1, &agreed),
+                TokenKind::Cancel => self.on_cancel_secured(io, Key::from_token(token).1),
+                TokenKind::Listener => {}
+            },
             Event::Received { token, bytes, .. } => match Key::<()>::from_token(token).0 {
                 TokenKind::Session => self.on_client_bytes(io, Key::from_token(token).1, bytes),
                 TokenKind::Server => self.on_server_bytes(io, Key::from_token(token).1, bytes),
-                TokenKind::Cancel | TokenKind::Listener => {}
+                TokenKind::Cancel => self.on_cancel_bytes(io, Key::from_token(token).1, bytes),
+                TokenKind::Listener => {}
             },
             Event::Drained { token, .. } => match Key::<()>::from_token(token).0 {
                 TokenKind::Session => self.on_client_drained(io, Key::from_token(token).1),
                 TokenKind::Server => self.on_server_drained(Key::from_token(token).1),
                 TokenKind::Cancel | TokenKind::Listener => {}
             },
-            Event::Detached { token, socket, output } => match Key::<()>::from_token(token).0 {
-                TokenKind::Session => self.on_session_detached(io, Key::from_token(token).1, socket, output),
-                TokenKind::Server => self.on_server_detached(io, Key::from_token(token).1, socket),
+            Event::Detached { token, socket, output, tls } => match Key::<()>::from_token(token).0 {
+                TokenKind::Session => self.on_session_detached(io, Key::from_token(token).1, (socket, output, tls)),
+                TokenKind::Server => self.on_server_detached(io, Key::from_token(token).1, (socket, tls)),
                 TokenKind::Cancel | TokenKind::Listener => {}
             },
             Event::Closed { token, cause, .. } => match Key::<()>::from_token(token).0 {
@@ -468,6 +500,7 @@ impl Reactor for Shard {
             Message::AskPermit { key, from } => self.on_ask_permit(io, key, from),
             Message::Lent(lent) => self.on_lent(io, *lent),
             Message::Catalog(news) => self.on_news(&news),
+            Message::Tls(state) => self.on_tls_state(state),
             Message::Snapshot(reply) => {
                 // the asker may have given up
                 let _sent: Result<(), _> = reply.send(self.take_stock());

@@ -235,6 +235,19 @@ impl Cluster {
         &self.dir
     }
 
+    /// Writes a file into the directory of the data, as PostgreSQL's own; takes effect with the next reload.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn put_file(&self, name: &str, text: &str) {
+        let path = self.data().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        if let Some((uid, gid)) = unprivileged() {
+            chown(&path, Some(uid), Some(gid)).unwrap();
+        }
+    }
+
     /// What it has logged.
     ///
     /// # Panics

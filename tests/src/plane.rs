@@ -59,6 +59,21 @@ impl PlaneBuilder {
         self.set("limits", key, value.into())
     }
 
+    /// `[listen.tls]`: its mode, and files by key.
+    #[must_use]
+    pub fn listen_tls(self, mode: &str, files: &[(&str, &str)]) -> Self {
+        let mut table = toml::Table::new();
+        table.insert("mode".into(), mode.into());
+        table.extend(files.iter().map(|(key, path)| ((*key).to_owned(), (*path).into())));
+        self.set("listen", "tls", table.into())
+    }
+
+    /// A key of `[server]`.
+    #[must_use]
+    pub fn server(self, key: &str, value: &str) -> Self {
+        self.set("server", key, value.into())
+    }
+
     /// `runtime.cores`; one core makes one shard, and a pool of one connection then is all there is.
     #[must_use]
     pub fn cores(self, list: &str) -> Self {
@@ -113,28 +128,9 @@ impl PlaneBuilder {
     /// # Panics
     /// When it does not start.
     #[must_use]
-    pub fn start(mut self) -> Plane {
-        if self.databases.is_empty() {
-            self = self.database("*", &[]);
-        }
-        let dir = tempfile::Builder::new().prefix("optimacore-test-").tempdir().unwrap();
+    pub fn start(self) -> Plane {
         let port = self.port;
-        let statistics = dir.path().join("stats");
-        let text = self
-            .set("listen", "addresses", vec![format!("127.0.0.1:{port}")].into())
-            .set("listen", "unix_socket_dir", dir.path().display().to_string().into())
-            .set("stats", "socket", statistics.display().to_string().into())
-            .into_text();
-        let config = dir.path().join("optimacore.toml");
-        std::fs::write(&config, text).unwrap();
-        let mut child = program::command(program::optimacore())
-            .arg("--config")
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let (dir, mut child) = self.spawn();
         let said = Arc::new(Mutex::new(String::new()));
         let (stderr, heard) = (child.stderr.take().unwrap(), Arc::clone(&said));
         std::thread::spawn(move || {
@@ -153,6 +149,46 @@ impl PlaneBuilder {
             plane.said().contains("ready for clients")
         });
         plane
+    }
+
+    /// Starts it with a configuration that it refuses; gives what it says.
+    ///
+    /// # Panics
+    /// When it starts all the same.
+    #[must_use]
+    pub fn fail_to_start(self) -> String {
+        let (dir, mut child) = self.spawn();
+        let mut guard = Guard::new(Command::new("sh"), &format!("kill -9 {}; rm -rf \"$1\"", child.id()), dir.path());
+        wait_until("the data plane ends", || child.try_wait().unwrap().is_some());
+        let output = child.wait_with_output().unwrap();
+        guard.dismiss();
+        assert!(!output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    fn spawn(mut self) -> (TempDir, Child) {
+        if self.databases.is_empty() {
+            self = self.database("*", &[]);
+        }
+        let dir = tempfile::Builder::new().prefix("optimacore-test-").tempdir().unwrap();
+        let port = self.port;
+        let statistics = dir.path().join("stats");
+        let text = self
+            .set("listen", "addresses", vec![format!("127.0.0.1:{port}")].into())
+            .set("listen", "unix_socket_dir", dir.path().display().to_string().into())
+            .set("stats", "socket", statistics.display().to_string().into())
+            .into_text();
+        let config = dir.path().join("optimacore.toml");
+        std::fs::write(&config, text).unwrap();
+        let child = program::command(program::optimacore())
+            .arg("--config")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        (dir, child)
     }
 
     fn into_text(mut self) -> String {

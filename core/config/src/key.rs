@@ -42,6 +42,39 @@ pub(crate) const LISTEN: Section = Section {
             "Directory for a Unix socket, named `.s.PGSQL.<port>` after the first TCP address's port (6432 without one). Without the key there is none.",
         ),
         key("backlog", "number", "1024", "Connections the kernel holds until they are accepted."),
+        key("tls", "table", "", "Encryption: the keys of `[listen.tls]`."),
+    ],
+};
+
+const TLS_MODES: &str = "`disable`, `allow`, `prefer`, `require`, `verify-ca`, `verify-full`";
+
+pub(crate) const LISTEN_TLS: Section = Section {
+    title: "[listen.tls]",
+    name: "tls",
+    doc: "TLS 1.2 and 1.3 towards clients, asked for by SSLRequest or begun at once (`sslnegotiation=direct`, with ALPN `postgresql`). \
+          The Unix socket has none and needs none. Files are read anew within a second or two of a change, for clients that come \
+          afterwards; one that cannot be used is reported and changes nothing.",
+    keys: &[
+        key(
+            "mode",
+            TLS_MODES,
+            "\"disable\"",
+            "`allow` and `prefer`: clients that ask for TLS get it. `require`: others are refused (28000), but for cancel requests. `verify-ca` and `verify-full`: clients must show a certificate of `client_ca`.",
+        ),
+        key("certificate", "path", "", "PEM file: our certificate, then those that lead to its authority."),
+        key(
+            "key",
+            "path",
+            "",
+            "PEM file: its private key, without a passphrase. Others than its owner must not be able to read it; of a file of root's the group may.",
+        ),
+        key("client_ca", "path", "", "PEM file: authorities of clients' certificates."),
+        key(
+            "client_crl",
+            "path",
+            "",
+            "PEM file: certificates that those authorities have revoked, a list of each of them. A list that is missing or out of date refuses its clients.",
+        ),
     ],
 };
 
@@ -122,6 +155,23 @@ pub(crate) const POOL: Section = Section {
     ],
 };
 
+pub(crate) const SERVER: Section = Section {
+    title: "[server]",
+    name: "server",
+    doc: "What connections to PostgreSQL are like. The same keys may stand in a `[[database]]`, before these.",
+    keys: &[
+        key(
+            "tls",
+            TLS_MODES,
+            "\"disable\"",
+            "As libpq's `sslmode`: `allow` uses TLS when PostgreSQL refuses us without, `prefer` when it offers it, `require` always, `verify-ca` when its certificate leads to `tls_ca`, `verify-full` when it also names the `host`. Unix sockets have none.",
+        ),
+        key("tls_ca", "path", "", "PEM file: authorities of PostgreSQL's certificate, or that certificate itself."),
+        key("tls_certificate", "path", "", "PEM file: the certificate that we show to PostgreSQL."),
+        key("tls_key", "path", "", "PEM file: its private key, as `key` in `[listen.tls]`."),
+    ],
+};
+
 pub(crate) const STATS: Section = Section {
     title: "[stats]",
     name: "stats",
@@ -168,6 +218,10 @@ pub(crate) const DATABASE: Section = Section {
             "",
             "Server connections to this database, all its pools together. Without the key: no bound but the pools' sizes.",
         ),
+        key("tls", TLS_MODES, "", "Without the key: `[server]`'s."),
+        key("tls_ca", "path", "", "Without the key: `[server]`'s."),
+        key("tls_certificate", "path", "", "Without the key: `[server]`'s."),
+        key("tls_key", "path", "", "Without the key: `[server]`'s."),
         key("pool", "table", "", "Keys of `[pool]` that differ for this database."),
     ],
 };
@@ -208,7 +262,8 @@ pub(crate) const USER: Section = Section {
 };
 
 /// All of them, in the order they are described in.
-pub(crate) const SECTIONS: [&Section; 8] = [&LISTEN, &RUNTIME, &LIMITS, &POOL, &STATS, &LOG, &DATABASE, &USER];
+pub(crate) const SECTIONS: [&Section; 10] =
+    [&LISTEN, &RUNTIME, &LIMITS, &POOL, &SERVER, &STATS, &LOG, &DATABASE, &USER, &LISTEN_TLS];
 
 /// The description of every key, in Markdown: what `CONFIG.md` must hold.
 #[must_use]

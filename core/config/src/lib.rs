@@ -8,6 +8,7 @@
 mod error;
 mod key;
 mod read;
+mod tls;
 mod value;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 pub use error::{ConfigError, ConfigErrors};
 pub use key::reference;
+pub use tls::{ListenTls, ServerTls, TlsMode};
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -28,6 +30,8 @@ pub struct Config {
     pub runtime: Runtime,
     /// Bounds on clients.
     pub limits: Limits,
+    /// What server connections are like unless their database differs.
+    pub server: ServerTls,
     /// What every pool is like unless its database or user differs; see [`Config::pool_for`].
     pub pool: Pool,
     /// Where statistics are given out.
@@ -49,11 +53,18 @@ pub struct Listen {
     pub unix_socket_dir: Option<PathBuf>,
     /// Connections the kernel holds until they are accepted. Default 1024.
     pub backlog: u32,
+    /// Encryption.
+    pub tls: ListenTls,
 }
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { addresses: vec![SocketAddr::from(([127, 0, 0, 1], 6432))], unix_socket_dir: None, backlog: 1024 }
+        Self {
+            addresses: vec![SocketAddr::from(([127, 0, 0, 1], 6432))],
+            unix_socket_dir: None,
+            backlog: 1024,
+            tls: ListenTls::default(),
+        }
     }
 }
 
@@ -251,6 +262,8 @@ pub struct Database {
     pub password: Option<String>,
     /// Server connections to it, all its pools together. Default: no bound.
     pub max_connections: Option<u32>,
+    /// Encryption of the connections to it: its own keys over those of `[server]`.
+    pub tls: ServerTls,
     /// How its pools differ.
     pub pool: PoolOverrides,
 }
@@ -261,6 +274,7 @@ impl fmt::Debug for Database {
             .field("name", &self.name)
             .field("host", &self.host)
             .field("port", &self.port)
+            .field("tls", &self.tls)
             .field("dbname", &self.dbname)
             .field("user", &self.user)
             .field("max_connections", &self.max_connections)

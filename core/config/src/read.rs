@@ -8,7 +8,11 @@ use toml::de::{DeTable, DeValue};
 use crate::error::{ConfigError, ConfigErrors};
 use crate::key::{self, Section};
 use crate::value::{self, Parsed};
-use crate::{Config, Database, Limits, Listen, Log, Pool, PoolMode, PoolOverrides, Runtime, Share, Stats, User};
+use crate::{
+    Config, Database, Limits, Listen, Log, Pool, PoolMode, PoolOverrides, Runtime, ServerTls, Share, Stats, User,
+};
+
+mod tls;
 
 pub(crate) fn read(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let mut reader = Reader { text, file, errors: Vec::new() };
@@ -40,8 +44,9 @@ struct Table<'t> {
 
 fn config(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Config {
     for (name, _) in root {
-        if !key::SECTIONS.iter().any(|section| section.name == name.get_ref()) {
-            let names = key::SECTIONS.iter().map(|section| (section.name, section.title));
+        let top = || key::SECTIONS.iter().filter(|section| !section.title.contains('.'));
+        if !top().any(|section| section.name == name.get_ref()) {
+            let names = top().map(|section| (section.name, section.title));
             let near = nearest(name.get_ref(), names.clone().map(|(name, _)| name));
             let title = names.clone().find(|(name, _)| Some(*name) == near).map(|(_, title)| title);
             let owner = key::SECTIONS.iter().find(|s| s.keys.iter().any(|key| key.name == name.get_ref()));
@@ -53,6 +58,9 @@ fn config(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Config {
             reader.tell(Some(name.span()), format!("unknown key \"{}\"; {advice}", name.get_ref()));
         }
     }
+    let server = tls::server(reader, root);
+    let databases = reader.tables(root, &key::DATABASE);
+    let databases = databases.iter().filter_map(|table| database(reader, table, &server)).collect();
     let config = Config {
         listen: listen(reader, root),
         runtime: runtime(reader, root),
@@ -60,7 +68,8 @@ fn config(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Config {
         pool: pool(reader, root),
         stats: stats(reader, root),
         log: log(reader, root),
-        databases: reader.tables(root, &key::DATABASE).iter().filter_map(|table| database(reader, table)).collect(),
+        server,
+        databases,
         users: reader.tables(root, &key::USER).iter().filter_map(|table| user(reader, table)).collect(),
     };
     if !root.contains_key(key::DATABASE.name) {
@@ -80,7 +89,7 @@ fn listen(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Listen {
         reader.tell(table.place("addresses"), "addresses is empty and there is no unix_socket_dir".to_owned());
     }
     let backlog = reader.read(&table, "backlog", value::positive).unwrap_or(default.backlog);
-    Listen { addresses, unix_socket_dir, backlog }
+    Listen { addresses, unix_socket_dir, backlog, tls: tls::listen(reader, table.table) }
 }
 
 fn runtime(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Runtime {
@@ -140,7 +149,7 @@ fn log(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Log {
     Log { level: level.unwrap_or_default() }
 }
 
-fn database(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Database> {
+fn database(reader: &mut Reader<'_>, table: &Table<'_>, server: &ServerTls) -> Option<Database> {
     let name = reader.required(table, "name", value::text);
     let host = reader.required(table, "host", value::host);
     let port = reader.read(table, "port", value::port);
@@ -150,7 +159,8 @@ fn database(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Database> {
     let max_connections = reader.read(table, "max_connections", value::positive);
     let pool = reader.table(table.table, &key::POOL).map(|table| overrides(reader, &table)).unwrap_or_default();
     let port = port.unwrap_or(5432);
-    Some(Database { name: name?, host: host?, port, dbname, user, password, max_connections, pool })
+    let tls = tls::over(reader, table, server);
+    Some(Database { name: name?, host: host?, port, dbname, user, password, max_connections, tls, pool })
 }
 
 fn user(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<User> {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use crate::{LogLevel, PoolMode, Range, Secret, Share};
+use crate::{LogLevel, PoolMode, Range, Secret, Share, TlsMode};
 
 /// Longest path a Unix socket can have: `sun_path` without its NUL.
 const SOCKET_PATH_LEN_MAX: usize = 107;
@@ -169,6 +169,16 @@ pub(crate) fn share(value: &DeValue<'_>) -> Parsed<Share> {
         Some(false) => Ok(Share::Off),
         None => choice(value, &[("on", Share::On), ("off", Share::Off)]),
     }
+}
+
+pub(crate) fn tls_mode(value: &DeValue<'_>) -> Parsed<TlsMode> {
+    use TlsMode::{Allow, Disable, Prefer, Require, VerifyCa, VerifyFull};
+    choice(value, &[Disable, Allow, Prefer, Require, VerifyCa, VerifyFull].map(|mode| (mode.name(), mode)))
+}
+
+/// A file of which only the name is known yet.
+pub(crate) fn file(value: &DeValue<'_>) -> Parsed<PathBuf> {
+    text(value).map(PathBuf::from)
 }
 
 pub(crate) fn level(value: &DeValue<'_>) -> Parsed<LogLevel> {

@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use config::TlsMode;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use dbproto::auth::ClientAuth;
 use dbproto::frame;
@@ -21,11 +22,14 @@ use dbproto::message::backend::{self, Authentication, ErrorFields};
 use dbproto::message::frontend;
 use dbproto::startup;
 use runtime::{Address, ShardHandle};
+use rustls::{ClientConnection, StreamOwned};
 
 use crate::catalog::facts::{self, Row};
 use crate::catalog::{Catalog, Facts};
 use crate::pool::Target;
+use crate::server::secure::{Hop, Way};
 use crate::shard::{Board, Message};
+use crate::tls::Upstream;
 
 /// Databases that are watched at once; requests of further ones are not shared.
 const WATCHES_MAX: usize = 64;
@@ -165,13 +169,28 @@ struct Link {
 }
 
 impl Link {
+    /// In the ways that the database's mode of TLS allows, the first one first.
     fn open(target: &Target) -> io::Result<Self> {
+        match target.tls.as_ref().map_or(TlsMode::Disable, |tls| tls.mode) {
+            TlsMode::Allow | TlsMode::Prefer => {
+                Self::open_by(target, Way::First).or_else(|_| Self::open_by(target, Way::Second))
+            }
+            TlsMode::Disable | TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => {
+                Self::open_by(target, Way::First)
+            }
+        }
+    }
+
+    fn open_by(target: &Target, way: Way) -> io::Result<Self> {
         let stream: Box<dyn Stream> = match &target.address {
             Address::Tcp(address) => {
                 let stream = TcpStream::connect_timeout(address, Duration::from_secs(5))?;
                 stream.set_read_timeout(Some(ANSWER_MAX))?;
                 stream.set_nodelay(true)?;
-                Box::new(stream)
+                match Hop::first(target.tls.as_ref(), way) {
+                    Hop::Clear => Box::new(stream),
+                    Hop::Asking(tls) | Hop::Handshaking(tls) | Hop::Secured(tls) => secure(stream, &tls)?,
+                }
             }
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path)?;
@@ -252,6 +271,25 @@ impl Link {
             }
             self.input.extend_from_slice(buffer.get(..len).unwrap_or_default());
         }
+    }
+}
+
+/// Asks for TLS and shakes hands, with the certificates as they are now.
+fn secure(mut stream: TcpStream, tls: &Upstream) -> io::Result<Box<dyn Stream>> {
+    let mut out = BytesMut::new();
+    startup::write_ssl_request(&mut out);
+    stream.write_all(&out)?;
+    let mut answer = [0];
+    // this byte and no more: what came behind it in clear is taken for a handshake, which it is not
+    stream.read_exact(&mut answer)?;
+    match (answer, tls.mode.is_required()) {
+        ([b'S'], _) => {
+            let tls = tls.afresh().map_err(io::Error::other)?;
+            let connection = ClientConnection::new(tls.config, tls.name).map_err(io::Error::other)?;
+            Ok(Box::new(StreamOwned::new(connection, stream)))
+        }
+        ([b'N'], false) => Ok(Box::new(stream)),
+        _ => Err(io::Error::other("it does not speak TLS")),
     }
 }
 

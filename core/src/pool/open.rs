@@ -53,6 +53,7 @@ impl Shard {
             database: found.dbname.clone().unwrap_or_else(|| database.to_owned()),
             user: server_user.unwrap_or_else(|| user.to_owned()),
             password,
+            tls: self.tls.servers.get(number).cloned().flatten(),
         };
         let settings = self.config.pool_for(found, user);
         let permits = share_of(settings.size, shards, u32::from(self.stats.shard), turn_of(user, database));

@@ -13,6 +13,7 @@ use crate::dress::{Dress, startup_settings};
 use crate::error::Failure;
 use crate::pipe::ServerId;
 use crate::pool::Parameter;
+use crate::session::secure::{HANDSHAKE, Request, judge_transport};
 use crate::session::{Authenticating, Phase, Reading, SessionId, Start};
 use crate::shard::{Admission, Shard, World};
 
@@ -24,6 +25,10 @@ impl Shard {
     pub(super) fn on_startup_bytes(&mut self, io: &mut World<'_>, id: SessionId) -> bool {
         let Some(session) = self.sessions.get_mut(id) else { return false };
         let mut input = std::mem::take(&mut session.input);
+        if input.first() == Some(&HANDSHAKE) && self.on_direct_tls(io, id, &input) {
+            return false;
+        }
+        let Some(session) = self.sessions.get_mut(id) else { return false };
         let (packet, used) = match startup::parse(&input) {
             Ok(None) => {
                 session.input = input;
@@ -43,7 +48,8 @@ impl Shard {
                     self.end_session(io, id, Some(&Failure::Protocol { what }));
                     return false;
                 }
-                io.output(session.socket).extend_from_slice(b"N");
+                let request = if packet == Startup::Ssl { Request::Ssl } else { Request::GssEnc };
+                self.on_encryption_request(io, id, request);
                 false
             }
             Startup::Cancel { process_id, secret } => {
@@ -57,23 +63,25 @@ impl Shard {
                 self.end_session(io, id, Some(&Failure::TooManyClients { limit }));
                 return false;
             }
-            Startup::Start(message) => match read_start(&message) {
-                Ok(start) => {
-                    if message.minor > 0 || message.protocol_options().next().is_some() {
-                        let out = io.output(session.socket);
-                        backend::write_negotiate_protocol_version(
-                            out,
-                            0,
-                            message.protocol_options().collect::<Vec<_>>().into_iter(),
-                        );
+            Startup::Start(message) => {
+                match judge_transport(session, self.config.listen.tls.mode).and_then(|()| read_start(&message)) {
+                    Ok(start) => {
+                        if message.minor > 0 || message.protocol_options().next().is_some() {
+                            let out = io.output(session.socket);
+                            backend::write_negotiate_protocol_version(
+                                out,
+                                0,
+                                message.protocol_options().collect::<Vec<_>>().into_iter(),
+                            );
+                        }
+                        self.authenticate(io, id, start)
                     }
-                    self.authenticate(io, id, start)
+                    Err(failure) => {
+                        self.end_session(io, id, Some(&failure));
+                        return false;
+                    }
                 }
-                Err(failure) => {
-                    self.end_session(io, id, Some(&failure));
-                    return false;
-                }
-            },
+            }
         };
         input.advance(used);
         if let Some(session) = self.sessions.get_mut(id) {
