@@ -137,6 +137,10 @@ impl fmt::Display for Closed {
         match self {
             Self::Eof => f.write_str("closed by the peer"),
             Self::Error(error) => error.fmt(f),
+            // rustls shows the reasons it does not know of as they are for programmers
+            Self::Tls(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(why))) => {
+                write!(f, "TLS failed: invalid peer certificate: {why}")
+            }
             Self::Tls(error) => write!(f, "TLS failed: {error}"),
         }
     }

@@ -67,7 +67,7 @@ impl Authorities {
         let leaf = Certificate::read(der).ok_or(CertificateError::BadEncoding)?;
         let issuer = self.issuer_of(leaf.issuer, &leaf.signed).ok_or(CertificateError::UnknownIssuer)?;
         // the one that signed a version 1 certificate may be of version 1 too; a later one must say that it signs
-        if issuer.version > 1 && !issuer.is_authority() && leaf.issuer != leaf.subject {
+        if issuer.version > 1 && !issuer.is_authority() && issuer.signed.message != leaf.signed.message {
             return Err(CertificateError::UnknownIssuer.into());
         }
         let now = i64::try_from(now.as_secs()).unwrap_or(i64::MAX);
@@ -243,7 +243,7 @@ fn judge_name(der: &CertificateDer<'_>, host: &str) -> Result<(), Error> {
     let text = |name: &[u8]| String::from_utf8_lossy(name).into_owned();
     let mut presented: Vec<String> = leaf.dns_names().map(text).collect();
     presented.extend(leaf.addresses().flatten().map(|address| address.to_string()));
-    presented.extend(leaf.common_name().filter(|_| !void).map(text));
+    presented.extend(leaf.common_name().filter(|name| !void && !name.is_empty()).map(text));
     let presented = if presented.is_empty() { "no name".to_owned() } else { presented.join(", ") };
     // of rustls' own kinds none has the words for a common name
     let mismatch = NameMismatch { host: host.to_owned(), presented };
