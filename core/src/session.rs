@@ -5,6 +5,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
@@ -166,6 +167,8 @@ pub(crate) struct Session {
     /// Where the client is; none for the Unix socket.
     pub(crate) peer: Option<IpAddr>,
     pub(crate) transport: Transport,
+    /// What its proof of who it is may be bound to, until it is let in.
+    pub(crate) channel: Option<Arc<[u8]>>,
     pub(crate) phase: Phase,
     pub(crate) admission: Admission,
     pub(crate) place: Place,
@@ -210,6 +213,7 @@ impl Session {
             secret,
             peer,
             transport: Transport::Clear(Asked::Nothing),
+            channel: None,
             phase: Phase::Startup,
             admission: Admission::Granted,
             place: Place::Idle,

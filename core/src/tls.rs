@@ -22,6 +22,7 @@ use rustls::{ClientConfig, ServerConfig};
 use crate::shard::{Board, Message};
 use trust::{Authorities, ClientJudge, Demand, ServerJudge};
 
+pub(crate) mod binding;
 mod der;
 mod trust;
 
@@ -34,11 +35,19 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct TlsState {
     /// Towards clients; none with `disable`.
-    pub(crate) clients: Option<Arc<ServerConfig>>,
+    pub(crate) clients: Option<Clients>,
     /// Towards each configured database, in the configuration's order; none with `disable` and on Unix sockets.
     pub(crate) servers: Vec<Option<Arc<Upstream>>>,
     /// Its files as they were just before they were read.
     stamps: Stamps,
+}
+
+/// TLS towards clients.
+#[derive(Clone, Debug)]
+pub(crate) struct Clients {
+    pub(crate) config: Arc<ServerConfig>,
+    /// What clients may bind their proofs to.
+    pub(crate) channel: Option<Arc<[u8]>>,
 }
 
 /// TLS towards one database.
@@ -59,7 +68,7 @@ impl TlsState {
     /// The first file that cannot be used, and why.
     pub(crate) fn load(config: &Config, addresses: &[Address]) -> anyhow::Result<Self> {
         let stamps = stamps(config);
-        let clients = load_clients(&config.listen.tls).context("[listen.tls]")?.map(Arc::new);
+        let clients = load_clients(&config.listen.tls).context("[listen.tls]")?;
         let servers = config.databases.iter().zip(addresses).map(|(database, address)| {
             let upstream = load_server(database, address);
             Ok(upstream.with_context(|| format!("database \"{}\"", database.name))?.map(Arc::new))
@@ -109,7 +118,7 @@ impl Upstream {
     }
 }
 
-fn load_clients(settings: &ListenTls) -> anyhow::Result<Option<ServerConfig>> {
+fn load_clients(settings: &ListenTls) -> anyhow::Result<Option<Clients>> {
     let (
         TlsMode::Allow | TlsMode::Prefer | TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull,
         Some(own),
@@ -129,13 +138,15 @@ fn load_clients(settings: &ListenTls) -> anyhow::Result<Option<ServerConfig>> {
             builder.with_client_cert_verifier(Arc::new(ClientJudge::new(authorities, lists, provider)?))
         }
     };
+    let chain = certificates(own)?;
+    let channel = chain.first().and_then(|der| binding::end_point(der)).map(Arc::from);
     let mut config = builder
-        .with_single_cert(certificates(own)?, private_key(key)?)
+        .with_single_cert(chain, private_key(key)?)
         .with_context(|| format!("{} with {}", own.display(), key.display()))?;
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.alpn_protocols = vec![ALPN.to_vec()];
-    Ok(Some(config))
+    Ok(Some(Clients { config: Arc::new(config), channel }))
 }
 
 fn load_server(database: &Database, address: &Address) -> anyhow::Result<Option<Upstream>> {

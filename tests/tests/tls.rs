@@ -544,3 +544,47 @@ fn files_that_cannot_be_used_are_told_at_start() {
         assert!(said.contains(words) && said.contains("[listen.tls]"), "{words}: {said}");
     }
 }
+
+#[test]
+fn a_proof_bound_to_our_certificate_is_demanded_and_given() {
+    let place = Place::new();
+    let plane = place.plane("prefer", &[]).user_scram("ann", "sesame").start();
+    let log_in = |password: &str, binding: &str, mode: &str| {
+        let mut command = place.psql(&plane, mode);
+        command.args(["-U", "ann"]).env("PGPASSWORD", password).env("PGCHANNELBINDING", binding);
+        connection_of(&mut command)
+    };
+    // libpq refuses a server that does not offer it
+    assert!(log_in("sesame", "require", "require").unwrap().contains("SSL connection"));
+    assert!(log_in("sesame", "require", "disable").unwrap_err().contains("channel binding"));
+    assert!(log_in("sesame", "disable", "require").is_ok());
+    assert!(log_in("sesame", "prefer", "disable").is_ok());
+    assert!(log_in("open", "require", "require").unwrap_err().contains("password authentication failed"));
+}
+
+/// Memory that the data plane has in use, in bytes.
+fn memory_of(plane: &Plane) -> usize {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", plane.stats().pid)).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_ascii_whitespace().next().unwrap().parse::<usize>().unwrap() * 1024
+}
+
+#[test]
+fn an_idle_client_with_tls_costs_no_more_than_16_kib() {
+    let place = Place::new();
+    let plane = place.plane("require", &[]).start();
+    let config = place.client_config(&[]);
+    let mut clients: Vec<TlsClient> = Vec::new();
+    let mut add = |count: usize| {
+        for _ in 0..count {
+            let mut client = TlsClient::negotiated(&plane, config.clone()).log_in();
+            assert_eq!(client.query("select 1"), "1");
+            clients.push(client);
+        }
+        memory_of(&plane)
+    };
+    let before = add(50);
+    let after = add(150);
+    let each = after.saturating_sub(before) / 150;
+    assert!(each <= 16 * 1024, "{each} bytes each");
+}

@@ -409,3 +409,36 @@ fn megabytes_pass_through_tls_on_both_sides() {
     assert!(psql("copy (select * from t order by n) to stdout") == lines.trim_end());
     assert_eq!(psql("select repeat('x', 9000000)").len(), 9_000_000);
 }
+
+#[test]
+fn our_proof_of_the_password_is_bound_to_postgresqls_certificate() {
+    let place = Place::shared();
+    let plane = |mode: &str, password: &str| {
+        Plane::before(&place.cluster)
+            .server("tls", mode)
+            .database("*", &[("user", "by_password".into()), ("password", password.into())])
+            .start()
+    };
+    // PostgreSQL refuses a client that says it could bind and does not
+    assert_eq!(ask(&plane("require", "sesame"), "select current_user").unwrap(), "by_password");
+    assert!(ask(&plane("require", "open"), "select 1").unwrap_err().contains("password authentication failed"));
+    // and our own two roles understand each other
+    let outer = Files::new();
+    let (certificate, key) = outer.put_identity("between", &Authority::new("x").sign(&Wanted::default()));
+    let between = Plane::before(&place.cluster)
+        .listen_tls("require", &[("certificate", &certificate), ("key", &key)])
+        .user_scram("by_password", "sesame")
+        .start();
+    let bound = Plane::before(Cluster::shared())
+        .server("tls", "require")
+        .database(
+            "*",
+            &[
+                ("port", i64::from(between.port()).into()),
+                ("user", "by_password".into()),
+                ("password", "sesame".into()),
+            ],
+        )
+        .start();
+    assert_eq!(ask(&bound, "select 1").unwrap(), "1");
+}

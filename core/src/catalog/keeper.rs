@@ -30,6 +30,7 @@ use crate::pool::Target;
 use crate::server::secure::{Hop, Way};
 use crate::shard::{Board, Message};
 use crate::tls::Upstream;
+use crate::tls::binding::end_point;
 
 /// Databases that are watched at once; requests of further ones are not shared.
 const WATCHES_MAX: usize = 64;
@@ -182,6 +183,7 @@ impl Link {
     }
 
     fn open_by(target: &Target, way: Way) -> io::Result<Self> {
+        let mut auth = ClientAuth::new(target.user.as_bytes(), target.password.as_ref().map(String::as_bytes));
         let stream: Box<dyn Stream> = match &target.address {
             Address::Tcp(address) => {
                 let stream = TcpStream::connect_timeout(address, Duration::from_secs(5))?;
@@ -189,7 +191,7 @@ impl Link {
                 stream.set_nodelay(true)?;
                 match Hop::first(target.tls.as_ref(), way) {
                     Hop::Clear => Box::new(stream),
-                    Hop::Asking(tls) | Hop::Handshaking(tls) | Hop::Secured(tls) => secure(stream, &tls)?,
+                    Hop::Asking(tls) | Hop::Handshaking(tls) | Hop::Secured(tls) => secure(stream, &tls, &mut auth)?,
                 }
             }
             Address::Unix(path) => {
@@ -208,7 +210,6 @@ impl Link {
         ];
         startup::write_startup(&mut out, &parameters);
         link.stream.write_all(&out)?;
-        let mut auth = ClientAuth::new(target.user.as_bytes(), target.password.as_ref().map(String::as_bytes));
         loop {
             let (tag, body) = link.message()?;
             match tag {
@@ -275,7 +276,7 @@ impl Link {
 }
 
 /// Asks for TLS and shakes hands, with the certificates as they are now.
-fn secure(mut stream: TcpStream, tls: &Upstream) -> io::Result<Box<dyn Stream>> {
+fn secure(mut stream: TcpStream, tls: &Upstream, auth: &mut ClientAuth) -> io::Result<Box<dyn Stream>> {
     let mut out = BytesMut::new();
     startup::write_ssl_request(&mut out);
     stream.write_all(&out)?;
@@ -285,7 +286,14 @@ fn secure(mut stream: TcpStream, tls: &Upstream) -> io::Result<Box<dyn Stream>> 
     match (answer, tls.mode.is_required()) {
         ([b'S'], _) => {
             let tls = tls.afresh().map_err(io::Error::other)?;
-            let connection = ClientConnection::new(tls.config, tls.name).map_err(io::Error::other)?;
+            let mut connection = ClientConnection::new(tls.config, tls.name).map_err(io::Error::other)?;
+            while connection.is_handshaking() {
+                connection.complete_io(&mut stream)?;
+            }
+            let certificate = connection.peer_certificates().and_then(<[_]>::first);
+            if let Some(channel) = certificate.and_then(|der| end_point(der)) {
+                auth.bind(channel);
+            }
             Ok(Box::new(StreamOwned::new(connection, stream)))
         }
         ([b'N'], false) => Ok(Box::new(stream)),

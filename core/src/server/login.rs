@@ -22,7 +22,7 @@ pub(crate) struct Refusal {
 
 /// A login that is under way.
 pub(crate) struct ServerLogin {
-    auth: ClientAuth,
+    pub(super) auth: ClientAuth,
     pub(crate) refusal: Option<Refusal>,
 }
 

@@ -10,6 +10,7 @@ use crate::pipe::{List, ServerId};
 use crate::pool::{Pool, PoolId};
 use crate::server::login::Refusal;
 use crate::shard::{Shard, World};
+use crate::tls::binding::end_point;
 use crate::tls::{TlsState, Upstream};
 
 /// How far a connection to PostgreSQL has come with TLS.
@@ -137,11 +138,15 @@ impl Shard {
     }
 
     /// The handshake with PostgreSQL is complete.
-    pub(crate) fn on_server_secured(&mut self, io: &mut World<'_>, id: ServerId, _agreed: &Agreed) {
-        if let Some(server) = self.servers.get_mut(id) {
-            server.hop.on_secured();
-            self.open_login(io, id);
+    pub(crate) fn on_server_secured(&mut self, io: &mut World<'_>, id: ServerId, agreed: &Agreed) {
+        let Some(server) = self.servers.get_mut(id) else { return };
+        server.hop.on_secured();
+        if let Some(login) = server.login.as_mut()
+            && let Some(channel) = agreed.certificate.as_deref().and_then(end_point)
+        {
+            login.auth.bind(channel);
         }
+        self.open_login(io, id);
     }
 
     /// TLS with PostgreSQL did not come about: it goes on in clear where that is allowed, and otherwise those who wait are told.

@@ -105,7 +105,9 @@ impl Shard {
         let mut challenge = Challenge { salt: [0; 4], nonce: [0; 18] };
         cancel::fill_random(&mut challenge.salt);
         cancel::fill_random(&mut challenge.nonce);
-        let (machine, step) = ServerAuth::start(&secret, start.user.as_bytes(), challenge, io.output(session.socket));
+        let (channel, out) = (session.channel.take(), io.output(session.socket));
+        let (machine, step) =
+            ServerAuth::start_bound(&secret, start.user.as_bytes(), challenge, channel.as_deref(), out);
         session.phase = Phase::Authenticating(Box::new(Authenticating { machine, start }));
         self.on_auth_step(io, id, step)
     }

@@ -6,7 +6,7 @@ use runtime::{Agreed, TlsSide};
 use crate::error::Failure;
 use crate::session::{Session, SessionId};
 use crate::shard::{Shard, World};
-use crate::tls::ALPN;
+use crate::tls::{ALPN, Clients};
 
 /// The first byte of a TLS handshake; no start-up packet begins with it.
 pub(super) const HANDSHAKE: u8 = 0x16;
@@ -77,9 +77,9 @@ impl Shard {
         // who is on this machine needs none
         let wanted = request == Request::Ssl && session.peer.is_some();
         match tls.filter(|_| wanted) {
-            Some(config) => {
+            Some(tls) => {
                 io.output(session.socket).extend_from_slice(b"S");
-                self.begin_tls(io, id, Approach::Negotiated, (TlsSide::Server(config), &[]));
+                self.begin_tls(io, id, Approach::Negotiated, (tls, &[]));
             }
             None => {
                 session.transport = Transport::Clear(asked);
@@ -90,19 +90,20 @@ impl Shard {
 
     /// A client that begins with a handshake; gives whether TLS is spoken here.
     pub(super) fn on_direct_tls(&mut self, io: &mut World<'_>, id: SessionId, received: &[u8]) -> bool {
-        let Some(config) = self.tls.clients.clone() else { return false };
+        let Some(tls) = self.tls.clients.clone() else { return false };
         let Some(session) = self.sessions.get(id) else { return false };
         if session.peer.is_none() || session.transport != Transport::Clear(Asked::Nothing) {
             return false;
         }
-        self.begin_tls(io, id, Approach::Direct, (TlsSide::Server(config), received));
+        self.begin_tls(io, id, Approach::Direct, (tls, received));
         true
     }
 
-    fn begin_tls(&mut self, io: &mut World<'_>, id: SessionId, approach: Approach, (side, received): (TlsSide, &[u8])) {
+    fn begin_tls(&mut self, io: &mut World<'_>, id: SessionId, approach: Approach, (tls, received): (Clients, &[u8])) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.transport = Transport::Handshaking(approach);
-        if let Err(error) = io.start_tls(session.socket, side, received) {
+        session.channel = tls.channel;
+        if let Err(error) = io.start_tls(session.socket, TlsSide::Server(tls.config), received) {
             tracing::error!(%error, "TLS cannot be spoken with clients");
             self.end_session(io, id, None);
         }

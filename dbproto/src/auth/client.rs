@@ -6,7 +6,7 @@ use std::fmt;
 
 use bytes::{BufMut as _, BytesMut};
 use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
 
 use crate::message::backend::Authentication;
 use crate::message::{frontend, put_cstr};
@@ -50,6 +50,7 @@ pub enum Step {
 pub struct ClientAuth {
     user: Vec<u8>,
     password: Option<Vec<u8>>,
+    channel: Option<Vec<u8>>,
     scram: Option<ScramSha256>,
     proven: bool,
 }
@@ -64,7 +65,13 @@ impl ClientAuth {
     /// A login of `user`.
     #[must_use]
     pub fn new(user: &[u8], password: Option<&[u8]>) -> Self {
-        Self { user: user.to_vec(), password: password.map(<[u8]>::to_vec), scram: None, proven: false }
+        Self { user: user.to_vec(), password: password.map(<[u8]>::to_vec), channel: None, scram: None, proven: false }
+    }
+
+    /// The login goes over TLS: `channel` is the hash of the server's certificate (`tls-server-end-point`), to which the proof
+    /// is bound if the server can do that.
+    pub fn bind(&mut self, channel: Vec<u8>) {
+        self.channel = Some(channel);
     }
 
     /// Answers a request of the server's.
@@ -109,14 +116,21 @@ impl ClientAuth {
         if self.scram.is_some() {
             return Err(AuthError::BadExchange);
         }
-        if !mechanisms.split(|byte| *byte == 0).any(|name| name == SCRAM_SHA_256.as_bytes()) {
-            return Err(AuthError::UnsupportedMethod);
-        }
+        let offers = |wanted: &str| mechanisms.split(|byte| *byte == 0).any(|name| name == wanted.as_bytes());
+        let (mechanism, binding) = match &self.channel {
+            Some(channel) if offers(SCRAM_SHA_256_PLUS) => {
+                (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(channel.clone()))
+            }
+            _ if !offers(SCRAM_SHA_256) => return Err(AuthError::UnsupportedMethod),
+            // a server that did offer it, whatever came through to us, refuses this
+            Some(_) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
+            None => (SCRAM_SHA_256, ChannelBinding::unsupported()),
+        };
         let password = self.password.as_ref().ok_or(AuthError::NoPassword)?;
-        let scram = self.scram.insert(ScramSha256::new(password, ChannelBinding::unsupported()));
+        let scram = self.scram.insert(ScramSha256::new(password, binding));
         let message = scram.message().to_vec();
         send(out, |body| {
-            put_cstr(body, SCRAM_SHA_256.as_bytes());
+            put_cstr(body, mechanism.as_bytes());
             body.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
             body.extend_from_slice(&message);
         })

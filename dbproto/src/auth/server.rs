@@ -19,6 +19,9 @@ use crate::message::error::{ErrorReport, Severity, write_error};
 use crate::message::{cstr, put_cstr, write_short};
 
 const MECHANISM: &str = "SCRAM-SHA-256";
+const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
+/// The binding header of a client that binds to the server's certificate (RFC 5929 section 4).
+const HEADER_PLUS: &str = "p=tls-server-end-point,,";
 /// Longest password message that is looked at.
 const MESSAGE_LEN_MAX: usize = 64 * 1024;
 /// Longest nonce of a client's that is accepted; drivers send 18 to 36 characters.
@@ -201,7 +204,7 @@ impl fmt::Debug for ServerAuth {
 
 enum State {
     ExpectMd5 { hash: Md5Hash, salt: [u8; 4] },
-    ExpectScramFirst { verifier: ScramVerifier, nonce: [u8; 18] },
+    ExpectScramFirst { verifier: ScramVerifier, nonce: [u8; 18], channel: Option<Vec<u8>> },
     ExpectScramFinal(Box<ScramFinal>),
     Over,
 }
@@ -209,7 +212,7 @@ enum State {
 /// What the first half of SCRAM leaves for the second.
 struct ScramFinal {
     verifier: ScramVerifier,
-    /// The client's binding header in base64.
+    /// The client's binding header, and what it binds to, in base64.
     binding: String,
     /// Both sides' nonce.
     nonce: String,
@@ -221,6 +224,19 @@ impl ServerAuth {
     /// Begins a login: writes what asks for the proof. [`Step::Done`] at once for [`Secret::Trust`].
     #[must_use]
     pub fn start(secret: &Secret, user: &[u8], challenge: Challenge, out: &mut BytesMut) -> (Self, Step) {
+        Self::start_bound(secret, user, challenge, None, out)
+    }
+
+    /// As [`ServerAuth::start`], over TLS: `channel` is what both sides know of it, the hash of our certificate
+    /// (`tls-server-end-point`), to which a client may bind its proof.
+    #[must_use]
+    pub fn start_bound(
+        secret: &Secret,
+        user: &[u8],
+        challenge: Challenge,
+        channel: Option<&[u8]>,
+        out: &mut BytesMut,
+    ) -> (Self, Step) {
         let (state, step) = match secret {
             Secret::Trust => (State::Over, Step::Done),
             Secret::Md5(hash) => {
@@ -230,10 +246,17 @@ impl ServerAuth {
             Secret::Scram(verifier) => {
                 write_short(out, b'R', |out| {
                     out.put_u32(10);
+                    if channel.is_some() {
+                        put_cstr(out, MECHANISM_PLUS.as_bytes());
+                    }
                     put_cstr(out, MECHANISM.as_bytes());
                     out.put_u8(0);
                 });
-                (State::ExpectScramFirst { verifier: verifier.clone(), nonce: challenge.nonce }, Step::Continue)
+                let channel = channel.map(<[u8]>::to_vec);
+                (
+                    State::ExpectScramFirst { verifier: verifier.clone(), nonce: challenge.nonce, channel },
+                    Step::Continue,
+                )
             }
         };
         (Self { user: user.to_vec(), state }, step)
@@ -246,7 +269,9 @@ impl ServerAuth {
         } else {
             match std::mem::replace(&mut self.state, State::Over) {
                 State::ExpectMd5 { hash, salt } => check_md5(&hash, salt, body).then_some(State::Over),
-                State::ExpectScramFirst { verifier, nonce } => scram_first(verifier, nonce, body, out),
+                State::ExpectScramFirst { verifier, nonce, channel } => {
+                    scram_first(verifier, (nonce, channel), body, out)
+                }
                 State::ExpectScramFinal(scram) => scram_final(&scram, body, out),
                 State::Over => None,
             }
@@ -292,25 +317,39 @@ fn check_md5(hash: &Md5Hash, salt: [u8; 4], body: &[u8]) -> bool {
 }
 
 /// `client-first-message` in, `server-first-message` out.
-fn scram_first(verifier: ScramVerifier, nonce: [u8; 18], body: &[u8], out: &mut BytesMut) -> Option<State> {
+fn scram_first(
+    verifier: ScramVerifier,
+    (nonce, channel): ([u8; 18], Option<Vec<u8>>),
+    body: &[u8],
+    out: &mut BytesMut,
+) -> Option<State> {
     let (mechanism, rest) = cstr(body).ok()?;
     let (len, data) = rest.split_first_chunk::<4>()?;
-    if mechanism != MECHANISM.as_bytes() || usize::try_from(u32::from_be_bytes(*len)) != Ok(data.len()) {
+    let headers: &[&str] = match &channel {
+        Some(_) if mechanism == MECHANISM_PLUS.as_bytes() => &[HEADER_PLUS],
+        // "y" says that the client would bind if we could: we can, so somebody between us has changed what was offered
+        Some(_) if mechanism == MECHANISM.as_bytes() => &["n,,"],
+        None if mechanism == MECHANISM.as_bytes() => &["n,,", "y,,"],
+        Some(_) | None => return None,
+    };
+    if usize::try_from(u32::from_be_bytes(*len)) != Ok(data.len()) {
         return None;
     }
-    let (header, bare, client_nonce) = read_client_first(data)?;
+    let (header, bare, client_nonce) = read_client_first(data, headers)?;
     let nonce = format!("{client_nonce}{}", BASE64.encode(nonce));
     let reply = format!("r={nonce},s={},i={}", BASE64.encode(&verifier.salt), verifier.iterations);
     write_request(out, 11, reply.as_bytes());
     let transcript = format!("{bare},{reply}");
-    Some(State::ExpectScramFinal(Box::new(ScramFinal { verifier, binding: BASE64.encode(header), nonce, transcript })))
+    let bound = channel.filter(|_| header == HEADER_PLUS).unwrap_or_default();
+    let binding = BASE64.encode([header.as_bytes(), &bound].concat());
+    Some(State::ExpectScramFinal(Box::new(ScramFinal { verifier, binding, nonce, transcript })))
 }
 
 /// The binding header, what follows it, and the nonce (RFC 5802 section 7, `client-first-message`).
-fn read_client_first(data: &[u8]) -> Option<(&str, &str, &str)> {
+fn read_client_first<'a>(data: &'a [u8], headers: &[&'a str]) -> Option<(&'a str, &'a str, &'a str)> {
     let text = read_text(data)?;
-    // "p" asks for a channel binding, which was not offered; an authorization identity is not spoken, as in PostgreSQL
-    let header = ["n,,", "y,,"].into_iter().find(|header| text.starts_with(header))?;
+    // an authorization identity is not spoken, as in PostgreSQL
+    let header = headers.iter().copied().find(|header| text.starts_with(header))?;
     let bare = text.strip_prefix(header)?;
     // the user was named in the start-up message; this one is ignored, as in PostgreSQL
     let (_user, rest) = bare.strip_prefix("n=")?.split_once(',')?;

@@ -1,6 +1,7 @@
 use super::*;
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyIdMethod, KeyPair, RevokedCertParams, SerialNumber, date_time_ymd,
 };
 
 /// A certificate for these names, by itself or by an authority.
@@ -149,5 +150,52 @@ fn a_leaf_that_was_signed_by_another_leaf_is_refused() {
         let victim = certificate(name, &[], is_authority).by(&pretender);
         let demand = Demand::Known(authorities(vec![leaf.clone()]));
         assert_eq!(verify(demand, &victim, UnixTime::now()), Err(CertificateError::UnknownIssuer.into()), "{name}");
+    }
+}
+
+fn list(issuer: &Issuer<'static, KeyPair>, serial: u64, until: i32) -> CertificateRevocationListDer<'static> {
+    let revoked = RevokedCertParams {
+        serial_number: SerialNumber::from(serial),
+        revocation_time: date_time_ymd(2024, 1, 1),
+        reason_code: None,
+        invalidity_date: None,
+    };
+    let params = CertificateRevocationListParams {
+        this_update: date_time_ymd(2024, 1, 1),
+        next_update: date_time_ymd(until, 1, 1),
+        crl_number: SerialNumber::from(1),
+        issuing_distribution_point: None,
+        revoked_certs: vec![revoked],
+        key_identifier_method: KeyIdMethod::Sha256,
+    };
+    params.signed_by(issuer).unwrap().into()
+}
+
+#[test]
+fn revocation_lists_hold_for_certificates_of_every_kind() {
+    let (root, issuer) = certificate("root", &[], is_authority).authority();
+    let (_, stranger) = certificate("root", &[], is_authority).authority();
+    let client = |serial: u64, odd: bool| {
+        let leaf = certificate("client", &[], |params| {
+            params.serial_number = Some(SerialNumber::from(serial));
+            if odd {
+                is_authority(params);
+            }
+        });
+        leaf.by(&issuer)
+    };
+    let judged = |lists: Vec<CertificateRevocationListDer<'static>>, leaf: &CertificateDer<'_>| {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let judge = ClientJudge::new(authorities(vec![root.clone()]), lists, provider).unwrap();
+        judge.verify_client_cert(leaf, &[], UnixTime::now()).map(|_| ())
+    };
+    for odd in [false, true] {
+        assert_eq!(judged(Vec::new(), &client(5, odd)), Ok(()), "{odd}");
+        assert_eq!(judged(vec![list(&issuer, 5, 2090)], &client(6, odd)), Ok(()), "{odd}");
+        let revoked = judged(vec![list(&issuer, 5, 2090)], &client(5, odd));
+        assert_eq!(revoked, Err(CertificateError::Revoked.into()), "{odd}");
+        // a list that is out of date, or another's, leaves it unknown
+        assert!(judged(vec![list(&issuer, 6, 2025)], &client(5, odd)).is_err(), "{odd}");
+        assert!(judged(vec![list(&stranger, 6, 2090)], &client(5, odd)).is_err(), "{odd}");
     }
 }
