@@ -290,6 +290,17 @@ impl Plane {
         stats::read(stream).unwrap()
     }
 
+    /// Memory it has in use, in bytes.
+    ///
+    /// # Panics
+    /// When it has ended.
+    #[must_use]
+    pub fn memory_len(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_ascii_whitespace().next().unwrap().parse::<usize>().unwrap() * 1024
+    }
+
     /// The statistics of the pool of [`SUPERUSER`] and a database, all shards together.
     ///
     /// # Panics
