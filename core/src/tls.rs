@@ -14,12 +14,15 @@ use anyhow::{Context as _, anyhow, bail};
 use config::{Config, Database, ListenTls, ServerTls, TlsMode};
 use runtime::{Address, ShardHandle};
 use rustls::client::Resumption;
+use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName};
 use rustls::server::NoServerSessionStorage;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, ServerConfig};
 
 use crate::shard::{Board, Message};
+use der::Certificate;
 use trust::{Authorities, ClientJudge, Demand, ServerJudge};
 
 pub(crate) mod binding;
@@ -102,12 +105,13 @@ impl Upstream {
             .with_safe_default_protocol_versions()?
             .dangerous()
             .with_custom_certificate_verifier(judge);
-        let mut config = match &settings.identity {
-            None => builder.with_no_client_auth(),
-            Some((certificate, key)) => builder
-                .with_client_auth_cert(certificates(certificate)?, private_key(key)?)
-                .with_context(|| certificate.display().to_string())?,
-        };
+        let mut config =
+            match &settings.identity {
+                None => builder.with_no_client_auth(),
+                Some((certificate, key)) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(
+                    identity(certificate, key, &provider)?,
+                ))),
+            };
         config.resumption = Resumption::disabled();
         config.alpn_protocols = vec![ALPN.to_vec()];
         // a host that is no valid name is asked for by nobody's
@@ -135,14 +139,12 @@ fn load_clients(settings: &ListenTls) -> anyhow::Result<Option<Clients>> {
             let authorities =
                 Authorities::new(certificates(path)?, &provider).with_context(|| path.display().to_string())?;
             let lists = settings.client_crl.as_deref().map(revocation_lists).transpose()?.unwrap_or_default();
-            builder.with_client_cert_verifier(Arc::new(ClientJudge::new(authorities, lists, provider)?))
+            builder.with_client_cert_verifier(Arc::new(ClientJudge::new(authorities, lists, Arc::clone(&provider))?))
         }
     };
-    let chain = certificates(own)?;
-    let channel = chain.first().and_then(|der| binding::end_point(der)).map(Arc::from);
-    let mut config = builder
-        .with_single_cert(chain, private_key(key)?)
-        .with_context(|| format!("{} with {}", own.display(), key.display()))?;
+    let identity = identity(own, key, &provider)?;
+    let channel = identity.cert.first().and_then(|der| binding::end_point(der)).map(Arc::from);
+    let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
     config.session_storage = Arc::new(NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     config.alpn_protocols = vec![ALPN.to_vec()];
@@ -155,6 +157,22 @@ fn load_server(database: &Database, address: &Address) -> anyhow::Result<Option<
         Address::Tcp(_) if database.tls.mode == TlsMode::Disable => Ok(None),
         Address::Tcp(_) => Upstream::load(&database.tls, &database.host).map(Some),
     }
+}
+
+/// A certificate with those that lead to its authority, and its key. Put together here, because rustls' own way takes none of
+/// version 1.
+fn identity(certificate: &Path, key: &Path, provider: &CryptoProvider) -> anyhow::Result<CertifiedKey> {
+    let chain = certificates(certificate)?;
+    let own = chain.first().and_then(|der| Certificate::read(der));
+    let own = own.ok_or_else(|| anyhow!("{}: the first certificate cannot be read", certificate.display()))?;
+    let signer = provider
+        .key_provider
+        .load_private_key(private_key(key)?)
+        .with_context(|| format!("{}: this kind of key cannot be used", key.display()))?;
+    if signer.public_key().is_some_and(|public| *public != *own.key.whole) {
+        bail!("{} is not the key of {}", key.display(), certificate.display());
+    }
+    Ok(CertifiedKey::new(chain, signer))
 }
 
 fn certificates(path: &Path) -> anyhow::Result<Vec<CertificateDer<'static>>> {

@@ -545,7 +545,7 @@ fn files_that_cannot_be_used_are_told_at_start() {
     let empty = place.files.put("empty", "");
     let missing = place.files.path("missing").display().to_string();
     for (certificate, key, words) in [
-        (&place.certificate, &wrong_key, "keys may not be consistent"),
+        (&place.certificate, &wrong_key, "is not the key of"),
         (&place.certificate, &open_key, "chmod 0600"),
         (&empty, &place.key, "no certificate in it"),
         (&missing, &place.key, "No such file"),

@@ -182,6 +182,25 @@ fn openssl(files: &Files, arguments: &str) {
     run_well(command.args(arguments.split_whitespace()).current_dir(files.dir()), b"");
 }
 
+/// A root, and what it signs for a server and a client without extensions, which is of version 1.
+fn make_chain(files: &Files) {
+    openssl(files, "req -new -nodes -text -out root.csr -keyout root.key -subj /CN=root");
+    files.put("v3_ca", "[v3_ca]\nsubjectKeyIdentifier=hash\nbasicConstraints=critical,CA:true\n");
+    openssl(
+        files,
+        "x509 -req -in root.csr -text -days 3650 -extfile v3_ca -extensions v3_ca -signkey root.key -out root.crt",
+    );
+    for (name, subject) in [("server", "localhost"), ("client", "ann")] {
+        openssl(files, &format!("req -new -nodes -text -out {name}.csr -keyout {name}.key -subj /CN={subject}"));
+        openssl(
+            files,
+            &format!(
+                "x509 -req -in {name}.csr -text -days 365 -CA root.crt -CAkey root.key -CAcreateserial -out {name}.crt"
+            ),
+        );
+    }
+}
+
 #[test]
 fn the_recipes_of_postgresqls_documentation_work() {
     let place = Place::new();
@@ -194,18 +213,7 @@ fn the_recipes_of_postgresqls_documentation_work() {
         [("verify-full", "localhost", true), ("verify-ca", "127.0.0.1", true), ("verify-full", "127.0.0.1", false)];
     judge(&place, "self-signed", &path("own.crt"), &cases);
     judge(&place, "self-signed, unknown", &place.ca, &[("verify-ca", "localhost", false)]);
-    // a root, and a server's certificate without extensions, which is one of version 1
-    openssl(&place.files, "req -new -nodes -text -out root.csr -keyout root.key -subj /CN=root");
-    place.files.put("v3_ca", "[v3_ca]\nsubjectKeyIdentifier=hash\nbasicConstraints=critical,CA:true\n");
-    openssl(
-        &place.files,
-        "x509 -req -in root.csr -text -days 3650 -extfile v3_ca -extensions v3_ca -signkey root.key -out root.crt",
-    );
-    openssl(&place.files, "req -new -nodes -text -out server.csr -keyout server.key -subj /CN=localhost");
-    openssl(
-        &place.files,
-        "x509 -req -in server.csr -text -days 365 -CA root.crt -CAkey root.key -CAcreateserial -out server.crt",
-    );
+    make_chain(&place.files);
     show(&place, "leaf", (&read("server.crt"), &read("server.key")));
     judge(&place, "signed by a root", &path("root.crt"), &cases);
     judge(&place, "signed by another root", &path("own.crt"), &[("verify-ca", "localhost", false)]);
@@ -441,4 +449,35 @@ fn our_proof_of_the_password_is_bound_to_postgresqls_certificate() {
         )
         .start();
     assert_eq!(ask(&bound, "select 1").unwrap(), "1");
+}
+
+#[test]
+fn tls_1_2_and_certificates_of_version_1_do_on_both_sides() {
+    let place = Place::new();
+    make_chain(&place.files);
+    let path = |name: &str| place.files.path(name).display().to_string();
+    let read = |name: &str| std::fs::read_to_string(place.files.path(name)).unwrap();
+    place.cluster.sql("alter system set ssl_max_protocol_version = 'TLSv1.2'");
+    show(&place, "leaf", (&read("server.crt"), &read("server.key")));
+    let own = [("certificate", path("server.crt")), ("key", path("server.key")), ("client_ca", path("root.crt"))];
+    let plane = place
+        .plane("verify-full", SUPERUSER)
+        .server("tls_ca", &path("root.crt"))
+        .listen_tls("verify-ca", &own.each_ref().map(|(key, path)| (*key, path.as_str())))
+        .start();
+    for version in ["TLSv1.2", "TLSv1.3"] {
+        let mut command = plane.psql("postgres");
+        command.args(["-h", "localhost"]).env("PGSSLMODE", "verify-full").env("PGSSLROOTCERT", path("root.crt"));
+        command.env("PGSSLCERT", path("client.crt")).env("PGSSLKEY", path("client.key"));
+        command.env("PGSSLMAXPROTOCOLVERSION", version);
+        let said = run_well(&mut command, format!("\\conninfo\n{IS_ENCRYPTED}").as_bytes());
+        assert!(said.contains(&format!("protocol: {version}")) && said.ends_with("t|TLSv1.2"), "{said}");
+    }
+    // a certificate of the same kind by somebody else
+    let stranger = Files::new();
+    make_chain(&stranger);
+    let mut command = plane.psql("postgres");
+    command.args(["-h", "localhost"]).env("PGSSLMODE", "require").env("PGSSLMAXPROTOCOLVERSION", "TLSv1.2");
+    command.env("PGSSLCERT", stranger.path("client.crt")).env("PGSSLKEY", stranger.path("client.key"));
+    assert!(!run(&mut command, b"select 1").status.success());
 }
