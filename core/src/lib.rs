@@ -6,6 +6,7 @@
 
 mod cancel;
 mod catalog;
+mod clerk;
 mod dress;
 mod error;
 mod pace;
@@ -19,4 +20,5 @@ mod share;
 mod slab;
 mod statement;
 mod stock;
+mod throttle;
 mod verdict;

@@ -8,13 +8,15 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, anyhow, bail};
 use config::{Config, Upstream};
+use crossbeam::channel::Receiver;
 use runtime::{Address, Plan, ShardHandle, ShardId, listen, topology};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use stats::Snapshot;
 
 use crate::catalog::keeper;
-use crate::shard::{Board, Listener, Message, Shard};
+use crate::clerk::{self, Ask};
+use crate::shard::{Asked, Board, Listener, Message, Shard};
 
 /// How long a shard may take to tell its statistics.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(2);
@@ -40,7 +42,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let upstreams = resolve(&config)?;
     let config = Arc::new(config);
     let (keeper, catalog_requests) = crossbeam::channel::unbounded();
-    let board = Arc::new(Board::new(&config, upstreams, cores.len(), keeper));
+    let (clerk, asks) = crossbeam::channel::unbounded();
+    let board = Arc::new(Board::new(&config, upstreams, cores.len(), Asked { keeper, clerk }));
     let listeners = open_listeners(&config, cores.len())?;
     let statistics = config.stats.socket.as_deref().map(open_statistics).transpose()?;
 
@@ -62,6 +65,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
             .name("catalogs".to_owned())
             .spawn(move || keeper::run(&catalog_requests, &handles, &board))?;
     }
+    start_clerk(asks, running.handles().to_vec(), &board, &config)?;
     if let Some(listener) = statistics {
         let (handles, board) = (running.handles().to_vec(), Arc::clone(&board));
         std::thread::Builder::new()
@@ -93,6 +97,17 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     }
     tracing::info!("stopped");
     outcome
+}
+
+fn start_clerk(
+    asks: Receiver<Ask>,
+    handles: Vec<ShardHandle<Message>>,
+    board: &Arc<Board>,
+    config: &Arc<Config>,
+) -> std::io::Result<()> {
+    let (board, config) = (Arc::clone(board), Arc::clone(config));
+    let clerk = std::thread::Builder::new().name("clerk".to_owned());
+    clerk.spawn(move || clerk::run(&asks, &handles, &board, &config)).map(drop)
 }
 
 fn start_log(config: &Config) {

@@ -8,6 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use dbproto::auth::{ClientAuth, Credentials};
 use dbproto::message::frontend;
 use dbproto::pipeline::{Expect, Owed};
 use runtime::Address;
@@ -47,7 +48,25 @@ pub(crate) struct Target {
     pub(crate) address: Address,
     pub(crate) database: String,
     pub(crate) user: String,
-    pub(crate) password: Option<String>,
+    pub(crate) credentials: Credentials,
+}
+
+impl Target {
+    /// A login there.
+    pub(crate) fn login(&self) -> ClientAuth {
+        let mut nonce = [0; 18];
+        crate::cancel::fill_random(&mut nonce);
+        ClientAuth::with(self.user.as_bytes(), self.credentials.clone(), nonce)
+    }
+}
+
+/// Whose credentials server connections are opened with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Lending {
+    /// Those that are configured.
+    Fixed,
+    /// Those that its clients have shown when they logged in, which are the same user there.
+    Clients,
 }
 
 /// Attempts to connect: exponential backoff with jitter.
@@ -72,6 +91,7 @@ impl Retry {
 pub(crate) struct Pool {
     pub(crate) name: String,
     pub(crate) target: Target,
+    pub(crate) lending: Lending,
     pub(crate) settings: config::Pool,
     /// Server connections this shard may have.
     pub(crate) permits: u32,
@@ -102,6 +122,7 @@ impl Pool {
         Self {
             name,
             target,
+            lending: Lending::Fixed,
             settings,
             permits,
             permit_state: Permits::new(permits),

@@ -19,14 +19,16 @@ use stats::{PoolStats, ShardStats};
 
 use crate::cancel::{CancelConnection, random_secret};
 use crate::catalog::keeper::{DatabaseKey, News, WatchRequest};
+use crate::clerk::{Answer, Ask};
 use crate::error::Failure;
 use crate::pace::Paces;
 use crate::pipe::{Flow, Server, ServerId};
 use crate::pool::permit::{Lent, PoolKey};
 use crate::pool::{Pool, PoolId};
-use crate::session::{Phase, Place, Session, SessionId, Start};
+use crate::session::{Mocks, Phase, Place, Session, SessionId, Start};
 use crate::slab::{Key, Slab, TokenKind};
 use crate::statement::Interner;
+use crate::throttle::Throttle;
 
 /// What a shard may ask of its runtime.
 pub(crate) type World<'a> = dyn Io<Message> + 'a;
@@ -47,6 +49,13 @@ pub(crate) struct Board {
     pub(crate) upstreams: Vec<Address>,
     /// Server connections of each configured database, and how many it may have.
     databases: Vec<(AtomicU32, u32)>,
+    /// Where users are asked for.
+    pub(crate) clerk: Sender<Ask>,
+    /// Users of the configured list by name, as its indexes.
+    listed: HashMap<String, usize>,
+    /// How users prove who they are, as far as the configuration tells.
+    pub(crate) mocks: Mocks,
+    pub(crate) throttle: Throttle,
     /// Where catalogs are asked for.
     pub(crate) keeper: Sender<WatchRequest>,
     /// Clients of each shard.
@@ -55,7 +64,7 @@ pub(crate) struct Board {
 }
 
 impl Board {
-    pub(crate) fn new(config: &Config, upstreams: Vec<Address>, shards: usize, keeper: Sender<WatchRequest>) -> Self {
+    pub(crate) fn new(config: &Config, upstreams: Vec<Address>, shards: usize, asked: Asked) -> Self {
         let mut mock_key = [0; 32];
         crate::cancel::fill_random(&mut mock_key);
         Self {
@@ -66,11 +75,20 @@ impl Board {
                 .iter()
                 .map(|database| (AtomicU32::new(0), database.max_connections.unwrap_or(u32::MAX)))
                 .collect(),
-            keeper,
+            keeper: asked.keeper,
+            clerk: asked.clerk,
+            listed: config.auth.listed.iter().enumerate().map(|(index, user)| (user.name.clone(), index)).collect(),
+            mocks: Mocks::of(config),
+            throttle: Throttle::new(config.auth.delay_max),
             upstreams,
             clients: (0..shards).map(|_| CachePadded::default()).collect(),
             total: CachePadded::default(),
         }
+    }
+
+    /// A user of the configured list.
+    pub(crate) fn listed<'c>(&self, config: &'c Config, name: &str) -> Option<&'c config::Listed> {
+        config.auth.listed.get(*self.listed.get(name)?)
     }
 
     /// Takes one of the connections a configured database may have; gives whether there was one.
@@ -121,10 +139,17 @@ impl Board {
     }
 }
 
+/// Where shards ask for what they must not wait for.
+pub(crate) struct Asked {
+    pub(crate) keeper: Sender<WatchRequest>,
+    pub(crate) clerk: Sender<Ask>,
+}
+
 /// A client on its way to the shard that will serve it.
 pub(crate) struct Newcomer {
     pub(crate) socket: OwnedFd,
     pub(crate) peer: Option<IpAddr>,
+    pub(crate) uid: Option<u32>,
     pub(crate) admission: Admission,
     /// Who it is, if another shard has found that out, and what that shard had not yet sent and not yet read.
     pub(crate) start: Option<(Start, BytesMut, BytesMut)>,
@@ -152,6 +177,8 @@ pub(crate) enum Message {
     Lent(Box<Lent>),
     /// News of a database's catalog.
     Catalog(News),
+    /// What was asked about somebody who wants to come in.
+    Found(Box<Answer>),
     /// Tell what has been counted.
     Snapshot(Sender<(ShardStats, Vec<PoolStats>)>),
 }
@@ -175,6 +202,8 @@ pub(crate) struct Shard {
     pub(crate) ready: VecDeque<SessionId>,
     /// Clients that have not logged in, the one to give up first in front.
     starting: VecDeque<(Instant, SessionId)>,
+    /// Clients whose proof is looked at then.
+    pub(crate) held: Vec<(Instant, SessionId)>,
     /// While stopping: until when transactions may go on.
     pub(crate) draining: Option<Instant>,
     pub(crate) rng: fastrand::Rng,
@@ -203,6 +232,7 @@ impl Shard {
             news: HashMap::new(),
             ready: VecDeque::new(),
             starting: VecDeque::new(),
+            held: Vec::new(),
             draining: None,
             rng: fastrand::Rng::new(),
             stats: ShardStats { core, ..ShardStats::default() },
@@ -242,7 +272,11 @@ impl Shard {
             self.board.leave(to);
             return;
         }
-        let newcomer = Newcomer { socket, peer, admission, start: None };
+        let uid = match peer {
+            Some(_) => None,
+            None => rustix::net::sockopt::socket_peercred(&socket).ok().map(|whose| whose.uid.as_raw()),
+        };
+        let newcomer = Newcomer { socket, peer, uid, admission, start: None };
         if to == io.shard() {
             self.adopt(io, newcomer);
         } else if let Err(Message::Client(newcomer)) = io.post(to, Message::Client(newcomer)) {
@@ -257,11 +291,12 @@ impl Shard {
     /// Another shard's client becomes ours; it has been counted.
     fn adopt(&mut self, io: &mut World<'_>, newcomer: Newcomer) {
         let now = io.now();
-        let Newcomer { socket, peer, admission, start } = newcomer;
+        let Newcomer { socket, peer, uid, admission, start } = newcomer;
         let inserted = self.sessions.insert_with(|id| {
             let socket = io.attach(socket, id.token(TokenKind::Session));
             let mut session = Session::accepted(socket, random_secret(), peer, now);
             session.admission = admission;
+            session.uid = uid;
             session
         });
         let Some(id) = inserted else {
@@ -296,7 +331,7 @@ impl Shard {
         let (to, start) = *leaving;
         self.board.enter(to);
         let start = Some((start, output, session.input));
-        let newcomer = Newcomer { socket, peer: session.peer, admission: Admission::Granted, start };
+        let newcomer = Newcomer { socket, peer: session.peer, uid: session.uid, admission: Admission::Granted, start };
         if io.post(to, Message::Client(newcomer)).is_err() {
             // the other shard is drowning in messages; the client may come again
             tracing::warn!("a client was turned away because the ring to its shard is full");
@@ -392,6 +427,7 @@ impl Shard {
     fn on_tick(&mut self, io: &mut World<'_>) {
         self.next_tick = None;
         self.on_starting_tick(io);
+        self.on_held_tick(io);
         self.on_server_tick(io);
         self.on_cancel_tick(io);
         for index in 0..self.pools.len() {
@@ -401,6 +437,7 @@ impl Shard {
         self.on_drain_tick(io);
         let soon = self.draining.is_some()
             || self.cancels.len() > 0
+            || !self.held.is_empty()
             || self.pools.iter().any(|pool| !pool.waiting.is_empty() || pool.connecting > 0 || !pool.shared.is_empty());
         if soon {
             self.tick_within(io, TICK_SOON);
@@ -468,6 +505,7 @@ impl Reactor for Shard {
             Message::AskPermit { key, from } => self.on_ask_permit(io, key, from),
             Message::Lent(lent) => self.on_lent(io, *lent),
             Message::Catalog(news) => self.on_news(&news),
+            Message::Found(answer) => self.on_found(io, *answer),
             Message::Snapshot(reply) => {
                 // the asker may have given up
                 let _sent: Result<(), _> = reply.send(self.take_stock());
