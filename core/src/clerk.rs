@@ -40,10 +40,12 @@ pub(crate) struct Asker {
 
 /// Asks for a user.
 pub(crate) struct Question {
+    /// The configuration it is asked under.
+    pub(crate) config: Arc<Config>,
     pub(crate) asker: Asker,
     pub(crate) user: String,
-    /// The configured database it wants to go to, if there is one.
-    pub(crate) database: Option<usize>,
+    /// The configured database it wants to go to.
+    pub(crate) database: usize,
     /// Its number on this machine, where its name there matters.
     pub(crate) uid: Option<u32>,
 }
@@ -118,8 +120,8 @@ impl Role {
 }
 
 /// Serves questions until every shard has gone.
-pub(crate) fn run(asks: &Receiver<Ask>, shards: &[ShardHandle<Message>], board: &Arc<Board>, config: &Arc<Config>) {
-    let mut clerk = Clerk { shards, board, config, listed: HashMap::new(), roles: HashMap::new() };
+pub(crate) fn run(asks: &Receiver<Ask>, shards: &[ShardHandle<Message>], board: &Arc<Board>) {
+    let mut clerk = Clerk { shards, board, config: None, listed: HashMap::new(), roles: HashMap::new() };
     for ask in asks {
         match ask {
             Ask::Find(question) => clerk.find(question),
@@ -147,7 +149,8 @@ fn answer(shards: &[ShardHandle<Message>], asker: Asker, found: Found) {
 struct Clerk<'c> {
     shards: &'c [ShardHandle<Message>],
     board: &'c Arc<Board>,
-    config: &'c Arc<Config>,
+    /// The configuration that what follows was made of.
+    config: Option<Arc<Config>>,
     /// Users of the list whose passwords have been made into verifiers.
     listed: HashMap<String, Role>,
     /// Those who look users up, by database.
@@ -156,27 +159,34 @@ struct Clerk<'c> {
 
 impl Clerk<'_> {
     fn find(&mut self, question: Question) {
+        let config = Arc::clone(&question.config);
+        if self.config.as_ref().is_none_or(|own| !Arc::ptr_eq(own, &config)) {
+            // other users, other ways to them; threads end when nobody can ask them any more
+            self.listed.clear();
+            self.roles.clear();
+            self.config = Some(Arc::clone(&config));
+        }
         let system_user = question.uid.and_then(name_of);
-        if let Some(role) = self.in_list(&question.user) {
+        if let Some(role) = self.in_list(&config, &question.user) {
             let found = Found::Person(Account::Known(role), system_user);
             return answer(self.shards, question.asker, found);
         }
-        let asked = match (&self.config.auth.query, question.database) {
-            (Some(query), Some(database)) => self.ask_database(query, database, question, system_user),
-            (Some(_) | None, _) => Err((question, system_user)),
+        let asked = match &config.auth.query {
+            Some(query) => self.ask_database(query, question, system_user),
+            None => Err((question, system_user)),
         };
         if let Err((question, system_user)) = asked {
-            let known = self.config.user(&question.user).is_some();
+            let known = config.user(&question.user).is_some();
             let account = if known { Account::Known(Role::of(None)) } else { Account::Nobody(None) };
             answer(self.shards, question.asker, Found::Person(account, system_user));
         }
     }
 
-    fn in_list(&mut self, user: &str) -> Option<Role> {
+    fn in_list(&mut self, config: &Config, user: &str) -> Option<Role> {
         if let Some(role) = self.listed.get(user) {
             return Some(role.clone());
         }
-        let role = Role::read(&self.board.listed(self.config, user)?.secret, user, &self.board.mock_key);
+        let role = Role::read(config.auth.listed.find(user)?, user, &self.board.mock_key);
         self.listed.insert(user.to_owned(), role.clone());
         Some(role)
     }
@@ -185,12 +195,12 @@ impl Clerk<'_> {
     fn ask_database(
         &mut self,
         query: &AuthQuery,
-        database: usize,
         question: Question,
         system_user: Option<String>,
     ) -> Result<(), (Question, Option<String>)> {
+        let database = question.database;
         if !self.roles.contains_key(&database) {
-            match self.begin(query, database) {
+            match self.begin(query, &question) {
                 Some(sender) => {
                     self.roles.insert(database, sender);
                 }
@@ -208,8 +218,9 @@ impl Clerk<'_> {
     }
 
     /// Starts the thread that looks up the users of a database.
-    fn begin(&self, query: &AuthQuery, number: usize) -> Option<Sender<roles::Task>> {
-        let database = self.config.databases.get(number)?;
+    fn begin(&self, query: &AuthQuery, question: &Question) -> Option<Sender<roles::Task>> {
+        let number = question.database;
+        let database = question.config.databases.get(number)?;
         let own = database.dbname.clone().or_else(|| Some(database.name.clone()).filter(|name| name != "*"));
         let target = Target {
             address: self.board.upstreams.get(number)?.clone(),

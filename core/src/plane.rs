@@ -8,14 +8,13 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, anyhow, bail};
 use config::{Config, Upstream};
-use crossbeam::channel::Receiver;
 use runtime::{Address, Plan, ShardHandle, ShardId, listen, topology};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use stats::Snapshot;
 
 use crate::catalog::keeper;
-use crate::clerk::{self, Ask};
+use crate::clerk;
 use crate::shard::{Asked, Board, Listener, Message, Shard};
 
 /// How long a shard may take to tell its statistics.
@@ -65,7 +64,10 @@ pub fn run(config: Config) -> anyhow::Result<()> {
             .name("catalogs".to_owned())
             .spawn(move || keeper::run(&catalog_requests, &handles, &board))?;
     }
-    start_clerk(asks, running.handles().to_vec(), &board, &config)?;
+    {
+        let (handles, board) = (running.handles().to_vec(), Arc::clone(&board));
+        std::thread::Builder::new().name("clerk".to_owned()).spawn(move || clerk::run(&asks, &handles, &board))?;
+    }
     if let Some(listener) = statistics {
         let (handles, board) = (running.handles().to_vec(), Arc::clone(&board));
         std::thread::Builder::new()
@@ -97,17 +99,6 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     }
     tracing::info!("stopped");
     outcome
-}
-
-fn start_clerk(
-    asks: Receiver<Ask>,
-    handles: Vec<ShardHandle<Message>>,
-    board: &Arc<Board>,
-    config: &Arc<Config>,
-) -> std::io::Result<()> {
-    let (board, config) = (Arc::clone(board), Arc::clone(config));
-    let clerk = std::thread::Builder::new().name("clerk".to_owned());
-    clerk.spawn(move || clerk::run(&asks, &handles, &board, &config)).map(drop)
 }
 
 fn start_log(config: &Config) {

@@ -28,8 +28,6 @@ pub(crate) mod request;
 pub(crate) mod setting;
 pub(crate) mod write;
 
-pub(crate) use admit::Mocks;
-
 /// Names a session on its shard.
 pub(crate) type SessionId = Key<Session>;
 

@@ -25,7 +25,7 @@ use crate::pace::Paces;
 use crate::pipe::{Flow, Server, ServerId};
 use crate::pool::permit::{Lent, PoolKey};
 use crate::pool::{Pool, PoolId};
-use crate::session::{Mocks, Phase, Place, Session, SessionId, Start};
+use crate::session::{Phase, Place, Session, SessionId, Start};
 use crate::slab::{Key, Slab, TokenKind};
 use crate::statement::Interner;
 use crate::throttle::Throttle;
@@ -51,10 +51,6 @@ pub(crate) struct Board {
     databases: Vec<(AtomicU32, u32)>,
     /// Where users are asked for.
     pub(crate) clerk: Sender<Ask>,
-    /// Users of the configured list by name, as its indexes.
-    listed: HashMap<String, usize>,
-    /// How users prove who they are, as far as the configuration tells.
-    pub(crate) mocks: Mocks,
     pub(crate) throttle: Throttle,
     /// Where catalogs are asked for.
     pub(crate) keeper: Sender<WatchRequest>,
@@ -77,18 +73,11 @@ impl Board {
                 .collect(),
             keeper: asked.keeper,
             clerk: asked.clerk,
-            listed: config.auth.listed.iter().enumerate().map(|(index, user)| (user.name.clone(), index)).collect(),
-            mocks: Mocks::of(config),
             throttle: Throttle::new(config.auth.delay_max),
             upstreams,
             clients: (0..shards).map(|_| CachePadded::default()).collect(),
             total: CachePadded::default(),
         }
-    }
-
-    /// A user of the configured list.
-    pub(crate) fn listed<'c>(&self, config: &'c Config, name: &str) -> Option<&'c config::Listed> {
-        config.auth.listed.get(*self.listed.get(name)?)
     }
 
     /// Takes one of the connections a configured database may have; gives whether there was one.

@@ -73,12 +73,12 @@ impl Throttle {
         }
     }
 
-    /// Somebody, by its address and the user it wants to be. IPv6 addresses of one network are one, since each host has as
+    /// Somebody, by its address (or which user of this machine it is) and the user it wants to be. IPv6 addresses of one network are one, since each host has as
     /// many as it likes.
-    pub(crate) fn suspect(&self, address: Option<IpAddr>, user: &str) -> Suspect {
+    pub(crate) fn suspect(&self, address: Option<IpAddr>, uid: Option<u32>, user: &str) -> Suspect {
         let mut hasher = self.hasher.build_hasher();
         match address.map(|address| address.to_canonical()) {
-            None => hasher.write_u8(0),
+            None => hasher.write_u64(uid.map_or(u64::MAX, u64::from)),
             Some(IpAddr::V4(address)) => hasher.write_u32(address.to_bits()),
             Some(IpAddr::V6(address)) => hasher.write_u128(address.to_bits() >> 64 << 64),
         }
@@ -200,14 +200,16 @@ mod tests {
         let throttle = Throttle::new(Duration::from_secs(1));
         let now = throttle.began + Duration::from_secs(5);
         let here = Some("10.0.0.1".parse().unwrap());
-        let mallory = throttle.suspect(here, "ann");
+        let mallory = throttle.suspect(here, None, "ann");
         fail(&throttle, mallory, now, 2);
         assert_eq!(throttle.turn(mallory, now), Turn::Now);
         fail(&throttle, mallory, now, 1);
         assert_eq!(throttle.turn(mallory, now), Turn::At(now + PAUSE_MIN));
         // the next in the queue waits longer
         assert_eq!(throttle.turn(mallory, now), Turn::At(now + PAUSE_MIN * 2));
-        for other in [throttle.suspect(here, "bob"), throttle.suspect(None, "ann")] {
+        let (local, other) = (throttle.suspect(None, Some(1), "ann"), throttle.suspect(None, Some(2), "ann"));
+        fail(&throttle, local, now, 40);
+        for other in [throttle.suspect(here, None, "bob"), other] {
             assert_eq!(throttle.turn(other, now), Turn::Now);
         }
         fail(&throttle, mallory, now, 40);
@@ -223,7 +225,7 @@ mod tests {
     fn failures_are_forgotten() {
         let throttle = Throttle::new(Duration::from_secs(5));
         let now = throttle.began;
-        let somebody = throttle.suspect(None, "ann");
+        let somebody = throttle.suspect(None, Some(1), "ann");
         fail(&throttle, somebody, now, 10);
         assert_ne!(throttle.turn(somebody, now), Turn::Now);
         assert_eq!(throttle.turn(somebody, now + Duration::from_secs(90)), Turn::Now);
@@ -235,10 +237,10 @@ mod tests {
     fn a_flood_of_names_takes_no_memory_and_a_pause_of_zero_switches_it_off() {
         let throttle = Throttle::new(Duration::from_secs(5));
         for number in 0..100_000 {
-            fail(&throttle, throttle.suspect(None, &number.to_string()), throttle.began, 1);
+            fail(&throttle, throttle.suspect(None, None, &number.to_string()), throttle.began, 1);
         }
         let off = Throttle::new(Duration::ZERO);
-        let somebody = off.suspect(None, "ann");
+        let somebody = off.suspect(None, Some(1), "ann");
         fail(&off, somebody, off.began, 10);
         assert_eq!(off.turn(somebody, off.began), Turn::Now);
     }
@@ -246,7 +248,7 @@ mod tests {
     #[test]
     fn addresses_of_one_ipv6_network_are_one() {
         let throttle = Throttle::new(Duration::ZERO);
-        let of = |address: &str| throttle.suspect(Some(address.parse().unwrap()), "a");
+        let of = |address: &str| throttle.suspect(Some(address.parse().unwrap()), None, "a");
         assert_eq!(of("2001:db8::1"), of("2001:db8::2"));
         assert_ne!(of("2001:db8::1"), of("2001:db8:0:1::1"));
         assert_eq!(of("::ffff:10.0.0.1"), of("10.0.0.1"));

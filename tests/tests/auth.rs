@@ -140,9 +140,9 @@ fn what_a_scram_login_shows_opens_the_server_connection() {
 #[test]
 fn what_an_md5_login_shows_opens_the_server_connection() {
     let cluster = cluster_with_users("host all all all md5\n");
-    let plane = looking_up(&cluster).cores("0,1").start();
+    // with one connection only one shard has the pool, and the other hands its clients on
+    let plane = looking_up(&cluster).cores("0,1").pool("size", 1).start();
     for _ in 0..8 {
-        // on whatever shard
         assert_eq!(outcome(plane.try_client("bob", "app", Some("right"))), "in as bob to app");
     }
     let md5 = cluster.sql("select rolpassword from pg_authid where rolname = 'bob'");
@@ -354,14 +354,20 @@ fn who_is_not_found_in_postgres_is_asked_as_others_there_are() {
 
 #[test]
 fn no_secret_is_ever_written_anywhere() {
-    const CANARIES: [&str; 5] = ["canary-list", "canary-server", "canary-env", "canary-typed", "canary-database"];
+    const CANARIES: [&str; 6] =
+        ["canary-list", "canary-server", "canary-env", "canary-typed", "canary-database", "canary-credential"];
     let cluster = cluster_with_users("host all all all password\n");
     let (_dir, list) = private("userlist.txt", "\"ann\" \"canary-list\"\n");
     let (_other, file) = private("password", "canary-server\n");
+    let (_third, credential) = private("looker", "canary-credential\n");
+    let credentials = credential.parent().unwrap();
     let plane = Plane::before(&cluster)
         .as_the_client()
         .log("trace")
+        .auth("auth_user", "looker")
+        .auth("auth_password", "credential:looker")
         .variable("SERVER_SECRET", "canary-env")
+        .variable("CREDENTIALS_DIRECTORY", &credentials.display().to_string())
         .auth("auth_file", list.display().to_string())
         .rule("host", "all", "all", "password")
         .user_named("young")

@@ -1,5 +1,6 @@
 //! Who may come in beyond `[[user]]`: rules, a list of users, a query for users.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -14,7 +15,9 @@ pub struct Auth {
     /// Rows that are looked at in their order. Default: none, and then users' `trust` and passwords decide.
     pub rules: Option<Rules>,
     /// Users of `auth_file`.
-    pub listed: Vec<Listed>,
+    pub listed: UserList,
+    /// What is known of users' passwords, `[[user]]` included.
+    pub kinds: Kinds,
     /// How users are looked up in PostgreSQL. Default: they are not.
     pub query: Option<AuthQuery>,
     /// Longest pause after failed logins of one user from one address. Default 5s; zero: none.
@@ -27,7 +30,8 @@ impl Default for Auth {
     fn default() -> Self {
         Self {
             rules: None,
-            listed: Vec::new(),
+            listed: UserList::default(),
+            kinds: Kinds::default(),
             query: None,
             delay_max: Duration::from_secs(5),
             ignored_parameters: Vec::new(),
@@ -59,13 +63,52 @@ impl AuthQuery {
                              FROM pg_catalog.pg_authid WHERE rolname = $1";
 }
 
+/// How many users there are of whom something is known.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Kinds {
+    /// A SCRAM-SHA-256 verifier.
+    pub scram: usize,
+    /// An MD5 hash.
+    pub md5: usize,
+    /// The password itself.
+    pub plain: usize,
+}
+
+impl Kinds {
+    pub(crate) fn count(&mut self, secret: &Secret) {
+        if secret.as_str().starts_with("md5") { self.md5 += 1 } else { self.scram += 1 }
+    }
+}
+
+/// Users of `auth_file`, found by name.
+#[derive(Clone, Debug, Default)]
+pub struct UserList {
+    users: Vec<Listed>,
+    by_name: HashMap<String, usize>,
+}
+
+impl UserList {
+    pub(crate) fn new(users: Vec<Listed>) -> Self {
+        let by_name = users.iter().enumerate().map(|(index, user)| (user.name.clone(), index)).collect();
+        Self { users, by_name }
+    }
+
+    /// A user by name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&Known> {
+        self.users.get(*self.by_name.get(name)?).map(|user| &user.secret)
+    }
+
+    pub(crate) fn secrets(&self) -> impl Iterator<Item = &Known> {
+        self.users.iter().map(|user| &user.secret)
+    }
+}
+
 /// A user of `auth_file`.
 #[derive(Clone, Debug)]
-pub struct Listed {
-    /// The name.
-    pub name: String,
-    /// What it must prove to know.
-    pub secret: Known,
+pub(crate) struct Listed {
+    pub(crate) name: String,
+    pub(crate) secret: Known,
 }
 
 /// What is known of a user's password.

@@ -59,7 +59,7 @@ fn config(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Config {
     if !root.contains_key(key::AUTH.name) && !root.contains_key(key::HBA.name) {
         tell_shut_out(reader, &users);
     }
-    let config = Config {
+    let mut config = Config {
         listen: listen(reader, root),
         runtime: runtime(reader, root),
         limits: limits(reader, root),
@@ -70,6 +70,7 @@ fn config(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Config {
         databases: reader.tables(root, &key::DATABASE).iter().filter_map(|table| database(reader, table)).collect(),
         users: users.iter().filter_map(|table| user(reader, table)).collect(),
     };
+    config.auth.kinds = auth::kinds(&config.users, &config.auth.listed);
     if !root.contains_key(key::DATABASE.name) {
         reader.tell(None, "there is no [[database]]".to_owned());
     }

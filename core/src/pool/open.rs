@@ -78,9 +78,7 @@ impl Shard {
         let server_user = server_user.unwrap_or_else(|| user.to_owned());
         let fixed = match password {
             Some(password) => Credentials::of_password(Some(password.as_str().as_bytes())),
-            None => {
-                self.board.listed(&self.config, &server_user).map_or(Credentials::None, |listed| stored(&listed.secret))
-            }
+            None => self.config.auth.listed.find(&server_user).map_or(Credentials::None, stored),
         };
         let lending = if fixed == Credentials::None && server_user == user { Lending::Clients } else { Lending::Fixed };
         let target = Target {

@@ -2,11 +2,12 @@
 //!
 //! What takes time is asked of [`crate::clerk`]; the client waits for the answer and its shard does not.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Buf as _, BytesMut};
 use config::hba::{self, Origin, Visitor};
-use config::{Config, Known};
+use config::{Kinds, Known};
 use dbproto::auth::Credentials;
 use dbproto::auth::server::{self, Challenge, Method, Secret, ServerAuth, Step, build_md5};
 use dbproto::frame;
@@ -24,28 +25,11 @@ use crate::throttle::Turn;
 /// Longest password message.
 const PASSWORD_LEN_MAX: usize = 64 * 1024;
 
-/// By which method a user is asked for a proof that cannot be given, as others are.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct Mocks {
-    own: Method,
-    md5: Method,
-}
-
-impl Mocks {
-    /// A user that is not known is asked as most that are known are.
-    pub(crate) fn of(config: &Config) -> Self {
-        let is_scram = |secret: &config::Secret| matches!(Secret::parse(secret.as_str()), Ok(Secret::Scram(_)));
-        let users = config.users.iter().filter_map(|user| user.password.as_ref());
-        let listed = config.auth.listed.iter().filter_map(|user| match &user.secret {
-            Known::Hashed(secret) => Some(secret),
-            Known::Plain(_) => None,
-        });
-        let (mut scram, mut md5) = (0, 0);
-        users.chain(listed).for_each(|secret| if is_scram(secret) { scram += 1 } else { md5 += 1 });
-        let plain = config.auth.listed.iter().filter(|user| matches!(user.secret, Known::Plain(_))).count();
-        let method = |scram: usize, md5: usize| if scram == 0 && md5 > 0 { Method::Md5 } else { Method::Scram };
-        Self { own: method(scram + plain, md5), md5: method(scram, md5 + plain) }
-    }
+/// By which method a user that is not known is asked for its proof: as those are that are known.
+fn mock_method(way: Way, known: Kinds) -> Method {
+    let Kinds { scram, md5, plain } = known;
+    let (scram, md5) = if way == Way::Md5 { (scram, md5 + plain) } else { (scram + plain, md5) };
+    if scram == 0 && md5 > 0 { Method::Md5 } else { Method::Scram }
 }
 
 impl Shard {
@@ -61,9 +45,11 @@ impl Shard {
         let at_once = self.account_at_once(way, &start.user);
         let Some(session) = self.sessions.get_mut(id) else { return false };
         let question = Question {
+            config: Arc::clone(&self.config),
             asker: Asker { shard: io.shard(), session: id.token(TokenKind::Session) },
             user: start.user.clone(),
-            database: self.config.database_number(&start.database),
+            // who names a database that is not there must not learn that before it has proved who it is
+            database: self.config.database_number(&start.database).unwrap_or(0),
             uid: session.uid.filter(|_| way == Way::Peer),
         };
         let login = Authenticating { machine: Machine::Looking(way), start, role: None, gate: Gate::Closed };
@@ -114,7 +100,7 @@ impl Shard {
         if let Some(secret) = user.and_then(|user| user.password.as_ref()) {
             return Some(Account::Known(Role::of(Secret::parse(secret.as_str()).ok())));
         }
-        match self.board.listed(&self.config, name).map(|listed| &listed.secret) {
+        match self.config.auth.listed.find(name) {
             Some(Known::Hashed(secret)) => return Some(Account::Known(Role::of(Secret::parse(secret.as_str()).ok()))),
             // it takes a while to make a verifier of it
             Some(Known::Plain(_)) => return None,
@@ -124,6 +110,8 @@ impl Shard {
         match (user, &self.config.auth.query) {
             (Some(_), _) if way == Way::Trust && !ruled => Some(Account::Known(Role::of(None))),
             (_, Some(_)) => None,
+            // those whose passwords are known are asked about too
+            (None, None) if self.config.auth.kinds.plain > 0 => None,
             (Some(_), None) => Some(Account::Known(Role::of(None))),
             (None, None) => Some(Account::Nobody(None)),
         }
@@ -131,7 +119,7 @@ impl Shard {
 
     /// It is known who the user is; gives whether there may be more to do.
     fn on_account(&mut self, io: &mut World<'_>, id: SessionId, account: Account, system_user: Option<String>) -> bool {
-        let (mocks, key) = (self.board.mocks, self.board.mock_key);
+        let (known, key) = (self.config.auth.kinds, self.board.mock_key);
         let Some(session) = self.sessions.get_mut(id) else { return false };
         let Phase::Authenticating(login) = &mut session.phase else { return false };
         let Machine::Looking(way) = login.machine else { return false };
@@ -153,7 +141,7 @@ impl Shard {
             self.end_session(io, id, Some(&Failure::Admission(refusal)));
             return false;
         }
-        let method = method.unwrap_or(if way == Way::Md5 { mocks.md5 } else { mocks.own });
+        let method = method.unwrap_or_else(|| mock_method(way, known));
         let mock = |method| Secret::mock(method, &key, user.as_bytes());
         let secret = match way {
             Way::Peer | Way::Trust => Secret::Trust,
@@ -247,7 +235,7 @@ impl Shard {
         if let Gate::OpensAt(at) = login.gate {
             return at <= now;
         }
-        let suspect = self.board.throttle.suspect(session.peer, &login.start.user);
+        let suspect = self.board.throttle.suspect(session.peer, session.uid, &login.start.user);
         match self.board.throttle.turn(suspect, now) {
             Turn::Now => true,
             Turn::At(at) => {
@@ -275,7 +263,7 @@ impl Shard {
         let now = io.now();
         let Some(session) = self.sessions.get_mut(id) else { return false };
         let Phase::Authenticating(login) = &mut session.phase else { return false };
-        let suspect = self.board.throttle.suspect(session.peer, &login.start.user);
+        let suspect = self.board.throttle.suspect(session.peer, session.uid, &login.start.user);
         match step {
             Step::Continue => true,
             Step::Failed => {
@@ -306,7 +294,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(id) else { return };
         let Phase::Authenticating(login) = std::mem::replace(&mut session.phase, Phase::Welcoming) else { return };
         let Authenticating { mut start, role, .. } = *login;
-        let suspect = self.board.throttle.suspect(session.peer, &start.user);
+        let suspect = self.board.throttle.suspect(session.peer, session.uid, &start.user);
         if shown != Credentials::None {
             self.board.throttle.clear(suspect, now);
         }
@@ -403,11 +391,10 @@ mod tests {
 
     #[test]
     fn who_is_not_known_is_asked_as_others_are() {
-        let base = "[[database]]\nname = \"*\"\nhost = \"::1\"\n[[user]]\nname = \"a\"\n";
-        let of =
-            |password: String| Mocks::of(&Config::parse(&format!("{base}password = \"{password}\"\n"), "x").unwrap());
-        assert_eq!(of(build_md5("x", "a")), Mocks { own: Method::Md5, md5: Method::Md5 });
-        let verifier = server::build_scram_verifier("x", b"salt", 1);
-        assert_eq!(of(verifier), Mocks { own: Method::Scram, md5: Method::Scram });
+        let asked = |scram, md5, plain| [Way::Own, Way::Md5].map(|way| mock_method(way, Kinds { scram, md5, plain }));
+        assert_eq!(asked(0, 0, 0), [Method::Scram, Method::Scram]);
+        assert_eq!(asked(0, 3, 0), [Method::Md5, Method::Md5]);
+        assert_eq!(asked(0, 0, 3), [Method::Scram, Method::Md5]);
+        assert_eq!(asked(1, 3, 3), [Method::Scram, Method::Scram]);
     }
 }

@@ -139,3 +139,17 @@ fn a_file_has_comments_long_rows_and_files_of_names() {
     std::fs::write(&path, "# nothing\n").unwrap();
     assert!(file::load(&path).is_err());
 }
+
+#[test]
+fn rows_that_are_garbled_anywhere_never_panic() {
+    let row = "hostssl \"a b\",/^x sameuser,@f,\"q\"\"\" 10.0.0.0 255.0.0.0 md5 # x";
+    for (at, found) in row.char_indices() {
+        let (head, tail) = row.split_at(at);
+        let rest = tail.strip_prefix(found).unwrap();
+        for put in ["\"", ",", " ", "#", "/", "@", "+", "\\", "\0", "é", "9", "::/129"] {
+            for text in [format!("{head}{put}{tail}"), format!("{head}{put}{rest}"), format!("{head}{put}")] {
+                drop(fields(&text).and_then(|fields| row::read("f:1".to_owned(), &fields)));
+            }
+        }
+    }
+}

@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::{Reader, Table};
-use crate::auth::{Auth, AuthQuery, Listed, Password};
+use crate::auth::{Auth, AuthQuery, Kinds, Known, Password, UserList};
 use crate::error::ConfigError;
 use crate::hba::token::{self, Token};
 use crate::hba::{Rule, Rules, file, row};
 use crate::value::{self, Parsed};
-use crate::{Secret, key, secret, userlist};
+use crate::{Secret, User, key, secret, userlist};
 
 pub(super) fn auth(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Auth {
     let default = Auth::default();
@@ -27,17 +27,18 @@ pub(super) fn auth(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Auth {
         rules = Some(take(reader, file::load(&path)).unwrap_or_default());
     }
     let listed = path(reader, &table, "auth_file").and_then(|path| take(reader, userlist::load(&path)));
-    let listed = listed.unwrap_or_default();
+    let listed = UserList::new(listed.unwrap_or_default());
     Auth {
         rules: rules.and_then(|rules| finish(reader, rules)),
         query: query(reader, &table, &listed),
+        kinds: Kinds::default(),
         listed,
         delay_max: reader.read(&table, "auth_delay_max", value::duration).unwrap_or(default.delay_max),
         ignored_parameters: reader.read_list(&table, "ignore_startup_parameters", value::text).unwrap_or_default(),
     }
 }
 
-fn query(reader: &mut Reader<'_>, table: &Table<'_>, listed: &[Listed]) -> Option<AuthQuery> {
+fn query(reader: &mut Reader<'_>, table: &Table<'_>, listed: &UserList) -> Option<AuthQuery> {
     const NEED_USER: [&str; 4] = ["auth_query", "auth_dbname", "auth_password", "auth_password_file"];
     let user = reader.read(table, "auth_user", value::text);
     if let (None, Some(name)) = (&user, NEED_USER.iter().find(|name| table.find(name).is_some())) {
@@ -49,9 +50,9 @@ fn query(reader: &mut Reader<'_>, table: &Table<'_>, listed: &[Listed]) -> Optio
     let cache_time = reader.read(table, "auth_cache_time", value::duration).unwrap_or(CACHE_TIME);
     let negative = reader.read(table, "auth_negative_cache_time", value::duration);
     let user = user?;
-    let own = listed.iter().find(|other| other.name == user).and_then(|listed| match &listed.secret {
-        crate::auth::Known::Plain(password) => Some(password.clone()),
-        crate::auth::Known::Hashed(_) => None,
+    let own = listed.find(&user).and_then(|known| match known {
+        Known::Plain(password) => Some(password.clone()),
+        Known::Hashed(_) => None,
     });
     Some(AuthQuery {
         user,
@@ -65,6 +66,19 @@ fn query(reader: &mut Reader<'_>, table: &Table<'_>, listed: &[Listed]) -> Optio
 
 const CACHE_TIME: std::time::Duration = std::time::Duration::from_secs(30);
 const NEGATIVE_CACHE_TIME: std::time::Duration = std::time::Duration::from_secs(5);
+
+/// What is known of all users' passwords.
+pub(super) fn kinds(users: &[User], listed: &UserList) -> Kinds {
+    let mut kinds = Kinds::default();
+    users.iter().filter_map(|user| user.password.as_ref()).for_each(|secret| kinds.count(secret));
+    for known in listed.secrets() {
+        match known {
+            Known::Hashed(secret) => kinds.count(secret),
+            Known::Plain(_) => kinds.plain += 1,
+        }
+    }
+    kinds
+}
 
 fn finish(reader: &mut Reader<'_>, rules: Vec<Rule>) -> Option<Rules> {
     match Rules::new(rules) {
