@@ -9,6 +9,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use dbproto::message::error::{ErrorReport, Severity, write_error};
 
+mod admission;
+
+pub(crate) use admission::Admission;
+
 /// What becomes of the session after it has been told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Disposition {
@@ -25,6 +29,8 @@ pub(crate) enum Failure {
     TooManyClients { limit: u32 },
     /// No database of that name is configured.
     UnknownDatabase { database: String },
+    /// It is not let in.
+    Admission(Admission),
     /// The login did not finish in time.
     LoginTimeout { after: Duration },
     /// The peer broke the protocol.
@@ -68,6 +74,7 @@ impl Failure {
             Self::UnknownDatabase { database } => {
                 ("3D000", format!("database \"{database}\" does not exist"), None, None, Close)
             }
+            Self::Admission(why) => why.parts(),
             Self::LoginTimeout { after } => {
                 ("08P01", format!("login did not finish within {}", seconds(*after)), None, None, Close)
             }

@@ -14,7 +14,8 @@ use signal_hook::iterator::Signals;
 use stats::Snapshot;
 
 use crate::catalog::keeper;
-use crate::shard::{Board, Listener, Message, Shard};
+use crate::clerk;
+use crate::shard::{Asked, Board, Listener, Message, Shard};
 use crate::tls::{self, TlsState};
 
 /// How long a shard may take to tell its statistics.
@@ -42,7 +43,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let tls = TlsState::load(&config, &upstreams)?;
     let config = Arc::new(config);
     let (keeper, catalog_requests) = crossbeam::channel::unbounded();
-    let board = Arc::new(Board::new(&config, (upstreams, tls), cores.len(), keeper));
+    let (clerk, asks) = crossbeam::channel::unbounded();
+    let board = Arc::new(Board::new(&config, (upstreams, tls), cores.len(), Asked { keeper, clerk }));
     let listeners = open_listeners(&config, cores.len())?;
     let statistics = config.stats.socket.as_deref().map(open_statistics).transpose()?;
 
@@ -63,6 +65,10 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         std::thread::Builder::new()
             .name("catalogs".to_owned())
             .spawn(move || keeper::run(&catalog_requests, &handles, &board))?;
+    }
+    {
+        let (handles, board) = (running.handles().to_vec(), Arc::clone(&board));
+        std::thread::Builder::new().name("clerk".to_owned()).spawn(move || clerk::run(&asks, &handles, &board))?;
     }
     tls::watch(&config, &board, running.handles().to_vec())?;
     if let Some(listener) = statistics {

@@ -9,6 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dbproto::auth::{ClientAuth, Credentials};
 use dbproto::message::frontend;
 use dbproto::pipeline::{Expect, Owed};
 use runtime::Address;
@@ -50,8 +51,26 @@ pub(crate) struct Target {
     pub(crate) address: Address,
     pub(crate) database: String,
     pub(crate) user: String,
-    pub(crate) password: Option<String>,
+    pub(crate) credentials: Credentials,
     pub(crate) tls: Option<Arc<Upstream>>,
+}
+
+impl Target {
+    /// A login there.
+    pub(crate) fn login(&self) -> ClientAuth {
+        let mut nonce = [0; 18];
+        crate::cancel::fill_random(&mut nonce);
+        ClientAuth::with(self.user.as_bytes(), self.credentials.clone(), nonce)
+    }
+}
+
+/// Whose credentials server connections are opened with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Lending {
+    /// Those that are configured.
+    Fixed,
+    /// Those that its clients have shown when they logged in, which are the same user there.
+    Clients,
 }
 
 /// Attempts to connect: exponential backoff with jitter.
@@ -76,6 +95,7 @@ impl Retry {
 pub(crate) struct Pool {
     pub(crate) name: String,
     pub(crate) target: Target,
+    pub(crate) lending: Lending,
     pub(crate) settings: config::Pool,
     /// Server connections this shard may have.
     pub(crate) permits: u32,
@@ -108,6 +128,7 @@ impl Pool {
         Self {
             name,
             target,
+            lending: Lending::Fixed,
             settings,
             permits,
             permit_state: Permits::new(permits),

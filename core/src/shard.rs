@@ -19,6 +19,7 @@ use stats::{PoolStats, ShardStats};
 
 use crate::cancel::{CancelConnection, random_secret};
 use crate::catalog::keeper::{DatabaseKey, News, WatchRequest};
+use crate::clerk::{Answer, Ask};
 use crate::error::Failure;
 use crate::pace::Paces;
 use crate::pipe::{Flow, Server, ServerId};
@@ -28,6 +29,7 @@ use crate::session::secure::Transport;
 use crate::session::{Phase, Place, Session, SessionId, Start};
 use crate::slab::{Key, Slab, TokenKind};
 use crate::statement::Interner;
+use crate::throttle::Throttle;
 use crate::tls::TlsState;
 
 /// What a shard may ask of its runtime.
@@ -51,6 +53,9 @@ pub(crate) struct Board {
     pub(crate) tls: Arc<TlsState>,
     /// Server connections of each configured database, and how many it may have.
     databases: Vec<(AtomicU32, u32)>,
+    /// Where users are asked for.
+    pub(crate) clerk: Sender<Ask>,
+    pub(crate) throttle: Throttle,
     /// Where catalogs are asked for.
     pub(crate) keeper: Sender<WatchRequest>,
     /// Clients of each shard.
@@ -63,7 +68,7 @@ impl Board {
         config: &Config,
         (upstreams, tls): (Vec<Address>, TlsState),
         shards: usize,
-        keeper: Sender<WatchRequest>,
+        asked: Asked,
     ) -> Self {
         let mut mock_key = [0; 32];
         crate::cancel::fill_random(&mut mock_key);
@@ -75,7 +80,9 @@ impl Board {
                 .iter()
                 .map(|database| (AtomicU32::new(0), database.max_connections.unwrap_or(u32::MAX)))
                 .collect(),
-            keeper,
+            keeper: asked.keeper,
+            clerk: asked.clerk,
+            throttle: Throttle::new(config.auth.delay_max),
             upstreams,
             tls: Arc::new(tls),
             clients: (0..shards).map(|_| CachePadded::default()).collect(),
@@ -131,10 +138,17 @@ impl Board {
     }
 }
 
+/// Where shards ask for what they must not wait for.
+pub(crate) struct Asked {
+    pub(crate) keeper: Sender<WatchRequest>,
+    pub(crate) clerk: Sender<Ask>,
+}
+
 /// A client on its way to the shard that will serve it.
 pub(crate) struct Newcomer {
     pub(crate) socket: OwnedFd,
     pub(crate) peer: Option<IpAddr>,
+    pub(crate) uid: Option<u32>,
     pub(crate) admission: Admission,
     /// Its encryption.
     pub(crate) tls: Option<Box<Tls>>,
@@ -169,6 +183,8 @@ pub(crate) enum Message {
     Catalog(News),
     /// Certificates have changed.
     Tls(Arc<TlsState>),
+    /// What was asked about somebody who wants to come in.
+    Found(Box<Answer>),
     /// Tell what has been counted.
     Snapshot(Sender<(ShardStats, Vec<PoolStats>)>),
 }
@@ -194,6 +210,8 @@ pub(crate) struct Shard {
     pub(crate) ready: VecDeque<SessionId>,
     /// Clients that have not logged in, the one to give up first in front.
     starting: VecDeque<(Instant, SessionId)>,
+    /// Clients whose proof is looked at then.
+    pub(crate) held: Vec<(Instant, SessionId)>,
     /// While stopping: until when transactions may go on.
     pub(crate) draining: Option<Instant>,
     pub(crate) rng: fastrand::Rng,
@@ -223,6 +241,7 @@ impl Shard {
             news: HashMap::new(),
             ready: VecDeque::new(),
             starting: VecDeque::new(),
+            held: Vec::new(),
             draining: None,
             rng: fastrand::Rng::new(),
             stats: ShardStats { core, ..ShardStats::default() },
@@ -262,7 +281,11 @@ impl Shard {
             self.board.leave(to);
             return;
         }
-        let newcomer = Newcomer { socket, peer, admission, tls: None, start: None };
+        let uid = match peer {
+            Some(_) => None,
+            None => rustix::net::sockopt::socket_peercred(&socket).ok().map(|whose| whose.uid.as_raw()),
+        };
+        let newcomer = Newcomer { socket, peer, uid, admission, tls: None, start: None };
         if to == io.shard() {
             self.adopt(io, newcomer);
         } else if let Err(Message::Client(newcomer)) = io.post(to, Message::Client(newcomer)) {
@@ -277,11 +300,12 @@ impl Shard {
     /// Another shard's client becomes ours; it has been counted.
     fn adopt(&mut self, io: &mut World<'_>, newcomer: Newcomer) {
         let now = io.now();
-        let Newcomer { socket, peer, admission, tls, start } = newcomer;
+        let Newcomer { socket, peer, uid, admission, tls, start } = newcomer;
         let inserted = self.sessions.insert_with(|id| {
             let socket = io.attach(socket, id.token(TokenKind::Session));
             let mut session = Session::accepted(socket, random_secret(), peer, now);
             session.admission = admission;
+            session.uid = uid;
             if let Some(tls) = tls {
                 io.resume_tls(socket, tls);
                 session.transport = Transport::Secured;
@@ -321,7 +345,8 @@ impl Shard {
         let (to, start) = *leaving;
         self.board.enter(to);
         let start = Some((start, output, session.input));
-        let newcomer = Newcomer { socket, peer: session.peer, admission: Admission::Granted, tls, start };
+        let (peer, uid) = (session.peer, session.uid);
+        let newcomer = Newcomer { socket, peer, uid, admission: Admission::Granted, tls, start };
         if io.post(to, Message::Client(newcomer)).is_err() {
             // the other shard is drowning in messages; the client may come again
             tracing::warn!("a client was turned away because the ring to its shard is full");
@@ -417,6 +442,7 @@ impl Shard {
     fn on_tick(&mut self, io: &mut World<'_>) {
         self.next_tick = None;
         self.on_starting_tick(io);
+        self.on_held_tick(io);
         self.on_server_tick(io);
         self.on_cancel_tick(io);
         for index in 0..self.pools.len() {
@@ -426,6 +452,7 @@ impl Shard {
         self.on_drain_tick(io);
         let soon = self.draining.is_some()
             || self.cancels.len() > 0
+            || !self.held.is_empty()
             || self.pools.iter().any(|pool| !pool.waiting.is_empty() || pool.connecting > 0 || !pool.shared.is_empty());
         if soon {
             self.tick_within(io, TICK_SOON);
@@ -501,6 +528,7 @@ impl Reactor for Shard {
             Message::Lent(lent) => self.on_lent(io, *lent),
             Message::Catalog(news) => self.on_news(&news),
             Message::Tls(state) => self.on_tls_state(state),
+            Message::Found(answer) => self.on_found(io, *answer),
             Message::Snapshot(reply) => {
                 // the asker may have given up
                 let _sent: Result<(), _> = reply.send(self.take_stock());

@@ -159,6 +159,11 @@ fn load_server(database: &Database, address: &Address) -> anyhow::Result<Option<
     }
 }
 
+/// Whom a client's certificate names.
+pub(crate) fn certified_name(der: &[u8]) -> Option<Box<str>> {
+    Certificate::read(der)?.common_text().map(Box::from)
+}
+
 /// A certificate with those that lead to its authority, and its key. Put together here, because rustls' own way takes none of
 /// version 1.
 fn identity(certificate: &Path, key: &Path, provider: &CryptoProvider) -> anyhow::Result<CertifiedKey> {

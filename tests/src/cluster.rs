@@ -183,6 +183,15 @@ impl Cluster {
         signal_process(self.server.lock().unwrap().as_ref().unwrap().id(), signal);
     }
 
+    /// Restarts it with other rules of who may come in. They must let [`SUPERUSER`] in from 127.0.0.1 without a password.
+    ///
+    /// # Panics
+    /// As [`Cluster::restart`].
+    pub fn restart_with_rules(&self, rules: &str) {
+        fs::write(self.data().join("pg_hba.conf"), rules).unwrap();
+        self.restart();
+    }
+
     fn end(&self, signal: Signal) {
         let mut server = self.server.lock().unwrap();
         let mut child = server.take().unwrap();

@@ -25,6 +25,8 @@ pub struct PlaneBuilder {
     /// How to reach the cluster: what the tables of all databases have in common.
     upstream: toml::Table,
     databases: Vec<toml::Table>,
+    rules: Vec<toml::Table>,
+    environment: Vec<(String, String)>,
     port: u16,
 }
 
@@ -36,8 +38,15 @@ impl PlaneBuilder {
         upstream.insert("host".into(), "127.0.0.1".into());
         upstream.insert("port".into(), i64::from(cluster.port()).into());
         upstream.insert("user".into(), SUPERUSER.into());
-        let new =
-            Self { tables: toml::Table::new(), users: Vec::new(), upstream, databases: Vec::new(), port: port::free() };
+        let new = Self {
+            tables: toml::Table::new(),
+            users: Vec::new(),
+            upstream,
+            databases: Vec::new(),
+            rules: Vec::new(),
+            environment: Vec::new(),
+            port: port::free(),
+        };
         new.user_trusted(SUPERUSER)
     }
 
@@ -72,6 +81,58 @@ impl PlaneBuilder {
     #[must_use]
     pub fn server(self, key: &str, value: &str) -> Self {
         self.set("server", key, value.into())
+    }
+
+    /// A key of `[auth]`.
+    #[must_use]
+    pub fn auth(self, key: &str, value: impl Into<toml::Value>) -> Self {
+        self.set("auth", key, value.into())
+    }
+
+    /// `log.level`.
+    #[must_use]
+    pub fn log(self, level: &str) -> Self {
+        self.set("log", "level", level.into())
+    }
+
+    /// A row of `[[hba]]`; an empty address stands for none.
+    #[must_use]
+    pub fn rule(mut self, kind: &str, user: &str, address: &str, method: &str) -> Self {
+        let keys = [("type", kind), ("user", user), ("address", address), ("method", method)];
+        let given = keys.into_iter().filter(|(_, value)| !value.is_empty());
+        self.rules.push(given.map(|(key, value)| (key.to_owned(), value.into())).collect());
+        self
+    }
+
+    /// A variable of its environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Logs in to PostgreSQL as whoever the client is, and not as [`SUPERUSER`]. Goes before all databases.
+    #[must_use]
+    pub fn as_the_client(mut self) -> Self {
+        self.upstream.remove("user");
+        self
+    }
+
+    /// A key of the user that was named last.
+    ///
+    /// # Panics
+    /// When none was.
+    #[must_use]
+    pub fn user_key(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
+        self.users.last_mut().unwrap().insert(key.into(), value.into());
+        self
+    }
+
+    /// A user of whom only the name is said.
+    #[must_use]
+    pub fn user_named(mut self, name: &str) -> Self {
+        self.users.push([("name".to_owned(), name.into())].into_iter().collect());
+        self
     }
 
     /// `runtime.cores`; one core makes one shard, and a pool of one connection then is all there is.
@@ -173,6 +234,7 @@ impl PlaneBuilder {
         let dir = tempfile::Builder::new().prefix("optimacore-test-").tempdir().unwrap();
         let port = self.port;
         let statistics = dir.path().join("stats");
+        let environment = std::mem::take(&mut self.environment);
         let text = self
             .set("listen", "addresses", vec![format!("127.0.0.1:{port}")].into())
             .set("listen", "unix_socket_dir", dir.path().display().to_string().into())
@@ -181,6 +243,7 @@ impl PlaneBuilder {
         let config = dir.path().join("optimacore.toml");
         std::fs::write(&config, text).unwrap();
         let child = program::command(program::optimacore())
+            .envs(environment)
             .arg("--config")
             .arg(&config)
             .stdin(Stdio::null())
@@ -195,6 +258,9 @@ impl PlaneBuilder {
         let tables = |all: Vec<toml::Table>| toml::Value::from(all);
         self.tables.insert("database".into(), tables(self.databases));
         self.tables.insert("user".into(), tables(self.users));
+        if !self.rules.is_empty() {
+            self.tables.insert("hba".into(), tables(self.rules));
+        }
         toml::to_string(&self.tables).unwrap()
     }
 }

@@ -14,6 +14,8 @@ use crate::{
 
 mod tls;
 
+mod auth;
+
 pub(crate) fn read(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let mut reader = Reader { text, file, errors: Vec::new() };
     let (root, syntax) = DeTable::parse_recoverable(text);
@@ -61,7 +63,11 @@ fn config(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Config {
     let server = tls::server(reader, root);
     let databases = reader.tables(root, &key::DATABASE);
     let databases = databases.iter().filter_map(|table| database(reader, table, &server)).collect();
-    let config = Config {
+    let users = reader.tables(root, &key::USER);
+    if !root.contains_key(key::AUTH.name) && !root.contains_key(key::HBA.name) {
+        tell_shut_out(reader, &users);
+    }
+    let mut config = Config {
         listen: listen(reader, root),
         runtime: runtime(reader, root),
         limits: limits(reader, root),
@@ -69,9 +75,11 @@ fn config(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Config {
         stats: stats(reader, root),
         log: log(reader, root),
         server,
+        auth: auth::auth(reader, root),
         databases,
-        users: reader.tables(root, &key::USER).iter().filter_map(|table| user(reader, table)).collect(),
+        users: users.iter().filter_map(|table| user(reader, table)).collect(),
     };
+    config.auth.kinds = auth::kinds(&config.users, &config.auth.listed);
     if !root.contains_key(key::DATABASE.name) {
         reader.tell(None, "there is no [[database]]".to_owned());
     }
@@ -155,7 +163,7 @@ fn database(reader: &mut Reader<'_>, table: &Table<'_>, server: &ServerTls) -> O
     let port = reader.read(table, "port", value::port);
     let dbname = reader.read(table, "dbname", value::text);
     let user = reader.read(table, "user", value::text);
-    let password = reader.read(table, "password", value::text);
+    let password = auth::password(reader, table, "password", "password_file");
     let max_connections = reader.read(table, "max_connections", value::positive);
     let pool = reader.table(table.table, &key::POOL).map(|table| overrides(reader, &table)).unwrap_or_default();
     let port = port.unwrap_or(5432);
@@ -165,19 +173,27 @@ fn database(reader: &mut Reader<'_>, table: &Table<'_>, server: &ServerTls) -> O
 
 fn user(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<User> {
     let name = reader.required(table, "name", value::text);
-    let password = reader.read(table, "password", value::secret);
+    let password = auth::verifier(reader, table);
     let trust = reader.read_list(table, "trust", value::trust).unwrap_or_default();
     let server_user = reader.read(table, "server_user", value::text);
-    let server_password = reader.read(table, "server_password", value::text);
+    let server_password = auth::password(reader, table, "server_password", "server_password_file");
     let max_connections = reader.read(table, "max_connections", value::positive);
     let pool = reader.table(table.table, &key::POOL).map(|table| overrides(reader, &table)).unwrap_or_default();
-    let trust_empty = |value: &Spanned<DeValue<'_>>| value.get_ref().as_array().is_some_and(|list| list.is_empty());
-    if table.find("password").is_none() && table.find("trust").is_none_or(trust_empty) {
-        reader.tell(Some(table.span.clone()), "a user needs password or trust, else it can never log in".to_owned());
-    }
     let trust_local = trust.iter().any(Option::is_none);
     let trust = trust.into_iter().flatten().collect();
     Some(User { name: name?, password, trust, trust_local, server_user, server_password, max_connections, pool })
+}
+
+/// Users that nothing can let in.
+fn tell_shut_out(reader: &mut Reader<'_>, users: &[Table<'_>]) {
+    let empty = |value: &Spanned<DeValue<'_>>| value.get_ref().as_array().is_some_and(|list| list.is_empty());
+    for table in users {
+        let proof = table.find("password").or_else(|| table.find("password_file"));
+        if proof.is_none() && table.find("trust").is_none_or(empty) {
+            let message = "a user needs password or trust, else it can never log in".to_owned();
+            reader.tell(Some(table.span.clone()), message);
+        }
+    }
 }
 
 impl<'t> Table<'t> {

@@ -206,8 +206,7 @@ pub(crate) fn trust(value: &DeValue<'_>) -> Parsed<Option<Range>> {
 }
 
 /// A verifier or hash as `rolpassword` holds it. The text is never repeated: it may be a password.
-pub(crate) fn secret(value: &DeValue<'_>) -> Parsed<Secret> {
-    let text = string(value, "a verifier")?;
+pub(crate) fn verifier(text: &str) -> Parsed<Secret> {
     if text.starts_with("SCRAM-SHA-256$") {
         return match is_scram_verifier(text) {
             true => Ok(Secret::new(text)),

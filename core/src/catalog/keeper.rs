@@ -164,26 +164,30 @@ trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
 /// A blocking connection to PostgreSQL.
-struct Link {
+pub(crate) struct Link {
     stream: Box<dyn Stream>,
     input: BytesMut,
 }
 
 impl Link {
-    /// In the ways that the database's mode of TLS allows, the first one first.
     fn open(target: &Target) -> io::Result<Self> {
+        Self::open_with(target, &[("application_name", "optimacore catalog")])
+    }
+
+    /// Logs in with these settings, in the ways that the database's mode of TLS allows, the first one first.
+    pub(crate) fn open_with(target: &Target, settings: &[(&str, &str)]) -> io::Result<Self> {
         match target.tls.as_ref().map_or(TlsMode::Disable, |tls| tls.mode) {
             TlsMode::Allow | TlsMode::Prefer => {
-                Self::open_by(target, Way::First).or_else(|_| Self::open_by(target, Way::Second))
+                Self::open_by(target, Way::First, settings).or_else(|_| Self::open_by(target, Way::Second, settings))
             }
             TlsMode::Disable | TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => {
-                Self::open_by(target, Way::First)
+                Self::open_by(target, Way::First, settings)
             }
         }
     }
 
-    fn open_by(target: &Target, way: Way) -> io::Result<Self> {
-        let mut auth = ClientAuth::new(target.user.as_bytes(), target.password.as_ref().map(String::as_bytes));
+    fn open_by(target: &Target, way: Way, settings: &[(&str, &str)]) -> io::Result<Self> {
+        let mut auth = target.login();
         let stream: Box<dyn Stream> = match &target.address {
             Address::Tcp(address) => {
                 let stream = TcpStream::connect_timeout(address, Duration::from_secs(5))?;
@@ -202,12 +206,12 @@ impl Link {
         };
         let mut link = Self { stream, input: BytesMut::new() };
         let mut out = BytesMut::new();
-        let parameters: [(&[u8], &[u8]); 4] = [
+        let mut parameters: Vec<(&[u8], &[u8])> = vec![
             (b"user", target.user.as_bytes()),
             (b"database", target.database.as_bytes()),
-            (b"application_name", b"optimacore catalog"),
             (b"client_encoding", b"UTF8"),
         ];
+        parameters.extend(settings.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
         startup::write_startup(&mut out, &parameters);
         link.stream.write_all(&out)?;
         loop {
@@ -234,10 +238,15 @@ impl Link {
         Ok(facts)
     }
 
-    fn query(&mut self, text: &str) -> io::Result<Vec<Row>> {
+    pub(crate) fn query(&mut self, text: &str) -> io::Result<Vec<Row>> {
         let mut out = BytesMut::new();
         frontend::write_query(&mut out, text.as_bytes()).map_err(io::Error::other)?;
-        self.stream.write_all(&out)?;
+        self.rows_of(&out)
+    }
+
+    /// Sends a request and gives the rows of its answer.
+    pub(crate) fn rows_of(&mut self, request: &[u8]) -> io::Result<Vec<Row>> {
+        self.stream.write_all(request)?;
         let mut rows = Vec::new();
         let mut failure = None;
         loop {

@@ -6,7 +6,7 @@ use runtime::{Agreed, TlsSide};
 use crate::error::Failure;
 use crate::session::{Session, SessionId};
 use crate::shard::{Shard, World};
-use crate::tls::{ALPN, Clients};
+use crate::tls::{ALPN, Clients, certified_name};
 
 /// The first byte of a TLS handshake; no start-up packet begins with it.
 pub(super) const HANDSHAKE: u8 = 0x16;
@@ -112,6 +112,7 @@ impl Shard {
     /// A client's handshake is complete.
     pub(crate) fn on_client_secured(&mut self, io: &mut World<'_>, id: SessionId, agreed: &Agreed) {
         let Some(session) = self.sessions.get_mut(id) else { return };
+        session.certified = agreed.certificate.as_deref().and_then(certified_name);
         let before = std::mem::replace(&mut session.transport, Transport::Secured);
         if before == Transport::Handshaking(Approach::Direct) && agreed.alpn.as_deref() != Some(ALPN) {
             let what = "received direct TLS connection request without ALPN protocol negotiation extension".to_owned();

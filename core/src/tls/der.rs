@@ -9,6 +9,8 @@ const INTEGER: u8 = 0x02;
 const BOOLEAN: u8 = 0x01;
 const BIT_STRING: u8 = 0x03;
 const OCTET_STRING: u8 = 0x04;
+const UTF8_STRING: u8 = 0x0c;
+const PRINTABLE_STRING: u8 = 0x13;
 const OID: u8 = 0x06;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
@@ -184,10 +186,21 @@ impl<'a> Certificate<'a> {
 
     /// The first common name of its subject, if there is one.
     pub(crate) fn common_name(&self) -> Option<&'a [u8]> {
+        self.common_value().map(|value| value.body)
+    }
+
+    /// The same as text; none where it is in an encoding in which its bytes may spell another name.
+    pub(crate) fn common_text(&self) -> Option<&'a str> {
+        let value = self.common_value()?;
+        let text = std::str::from_utf8(value.body).ok()?;
+        (value.tag == UTF8_STRING || value.tag == PRINTABLE_STRING && text.is_ascii()).then_some(text)
+    }
+
+    fn common_value(&self) -> Option<Value<'a>> {
         each(self.subject).filter(|set| set.tag == SET).flat_map(|set| each(set.body)).find_map(|attribute| {
             let mut parts = Reader(attribute.body);
             parts.expect(OID).filter(|oid| oid.body == COMMON_NAME)?;
-            parts.next().map(|value| value.body)
+            parts.next()
         })
     }
 

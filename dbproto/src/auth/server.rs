@@ -15,6 +15,7 @@ use md5::{Digest as _, Md5};
 use sha2::Sha256;
 use subtle::{Choice, ConstantTimeEq as _};
 
+use crate::auth::keys::{Credentials, ScramKeys};
 use crate::message::error::{ErrorReport, Severity, write_error};
 use crate::message::{cstr, put_cstr, write_short};
 
@@ -80,20 +81,31 @@ impl Secret {
     /// the same for its life, so that an unknown user is shown the same salt at every attempt, as a known one is.
     #[must_use]
     pub fn mock(method: Method, key: &[u8; 32], user: &[u8]) -> Self {
-        let derive = |what: &[u8]| hmac(key, &[what, b"\0", user]);
+        let derive = |what: &[u8]| derive(key, what, user);
         match method {
             Method::Md5 => {
                 Self::Md5(Md5Hash { digits: hex(derive(b"md5").first_chunk().unwrap_or(&[0; 16])), proves: 0 })
             }
             Method::Scram => Self::Scram(ScramVerifier {
                 iterations: SCRAM_ITERATIONS,
-                salt: derive(b"salt").first_chunk::<16>().unwrap_or(&[0; 16]).to_vec(),
+                salt: salt_of(key, user).to_vec(),
                 stored_key: derive(b"stored"),
                 server_key: derive(b"server"),
                 proves: 0,
             }),
         }
     }
+}
+
+fn derive(key: &[u8; 32], what: &[u8], user: &[u8]) -> [u8; 32] {
+    hmac(key, &[what, b"\0", user])
+}
+
+/// The salt that a mock secret shows for a user. Verifiers that are made of passwords on the way should have it too, so that
+/// nobody can tell one from the other.
+#[must_use]
+pub fn salt_of(key: &[u8; 32], user: &[u8]) -> [u8; 16] {
+    *derive(key, b"salt", user).first_chunk().unwrap_or(&[0; 16])
 }
 
 /// The hash of an MD5 secret.
@@ -194,6 +206,8 @@ pub enum Step {
 pub struct ServerAuth {
     user: Vec<u8>,
     state: State,
+    /// What a login that succeeded has shown.
+    shown: Credentials,
 }
 
 impl fmt::Debug for ServerAuth {
@@ -259,7 +273,22 @@ impl ServerAuth {
                 )
             }
         };
-        (Self { user: user.to_vec(), state }, step)
+        (Self { user: user.to_vec(), state, shown: Credentials::None }, step)
+    }
+
+    /// Whether the next message is what the login stands or falls with.
+    #[must_use]
+    pub fn awaits_proof(&self) -> bool {
+        match self.state {
+            State::ExpectMd5 { .. } | State::ExpectScramFinal(_) => true,
+            State::ExpectScramFirst { .. } | State::Over => false,
+        }
+    }
+
+    /// What a login that has succeeded has shown: enough to log in where the same secret is kept.
+    #[must_use]
+    pub fn take_credentials(&mut self) -> Credentials {
+        std::mem::take(&mut self.shown)
     }
 
     /// Takes the body of a `p` message.
@@ -268,11 +297,17 @@ impl ServerAuth {
             None
         } else {
             match std::mem::replace(&mut self.state, State::Over) {
-                State::ExpectMd5 { hash, salt } => check_md5(&hash, salt, body).then_some(State::Over),
+                State::ExpectMd5 { hash, salt } => check_md5(&hash, salt, body).then(|| {
+                    self.shown = Credentials::Md5(zeroize::Zeroizing::new(hash.digits));
+                    State::Over
+                }),
                 State::ExpectScramFirst { verifier, nonce, channel } => {
                     scram_first(verifier, (nonce, channel), body, out)
                 }
-                State::ExpectScramFinal(scram) => scram_final(&scram, body, out),
+                State::ExpectScramFinal(scram) => scram_final(&scram, body, out).map(|keys| {
+                    self.shown = Credentials::Scram(keys);
+                    State::Over
+                }),
                 State::Over => None,
             }
         };
@@ -297,6 +332,11 @@ pub fn write_refusal(out: &mut BytesMut, user: &[u8]) {
     let report =
         ErrorReport { severity: Severity::Fatal, sqlstate: "28P01", message: &message, detail: None, hint: None };
     write_error(out, &report);
+}
+
+/// Appends AuthenticationCleartextPassword.
+pub fn write_cleartext_request(out: &mut BytesMut) {
+    write_request(out, 3, b"");
 }
 
 fn write_request(out: &mut BytesMut, code: u32, data: &[u8]) {
@@ -360,8 +400,8 @@ fn read_client_first<'a>(data: &'a [u8], headers: &[&'a str]) -> Option<(&'a str
     sound.then_some((header, bare, nonce))
 }
 
-/// `client-final-message` in, `server-final-message` out.
-fn scram_final(scram: &ScramFinal, body: &[u8], out: &mut BytesMut) -> Option<State> {
+/// `client-final-message` in, `server-final-message` out, and the keys that the client has shown.
+fn scram_final(scram: &ScramFinal, body: &[u8], out: &mut BytesMut) -> Option<ScramKeys> {
     let text = read_text(body)?;
     let (unproven, proof) = text.rsplit_once(",p=")?;
     let mut attributes = unproven.split(',');
@@ -381,7 +421,32 @@ fn scram_final(scram: &ScramFinal, body: &[u8], out: &mut BytesMut) -> Option<St
         return None;
     }
     write_request(out, 12, format!("v={server_signature}").as_bytes());
-    Some(State::Over)
+    Some(ScramKeys::new(client_key, verifier.server_key))
+}
+
+/// Whether a password in clear text is the one that belongs to a secret. Hashes as long as the secret asks for, so it has no
+/// place where others wait.
+#[must_use]
+pub fn check_password(secret: &Secret, user: &[u8], password: &[u8]) -> bool {
+    match secret {
+        Secret::Trust => true,
+        Secret::Md5(hash) => {
+            let mut md5 = Md5::new();
+            md5.update(password);
+            md5.update(user);
+            let digits: [u8; 32] = hex(&md5.finalize().into());
+            bool::from(digits.ct_eq(&hash.digits) & Choice::from(hash.proves))
+        }
+        Secret::Scram(verifier) => {
+            let text = std::str::from_utf8(password).ok();
+            let normalised = text.and_then(|text| stringprep::saslprep(text).ok());
+            let bytes = normalised.as_ref().map_or(password, |text| text.as_bytes());
+            let mut salted = zeroize::Zeroizing::new([0; 32]);
+            pbkdf2::pbkdf2_hmac::<Sha256>(bytes, &verifier.salt, verifier.iterations, &mut *salted);
+            let stored_key: [u8; 32] = Sha256::digest(hmac(&salted, &[b"Client Key"])).into();
+            bool::from(stored_key.ct_eq(&verifier.stored_key) & Choice::from(verifier.proves))
+        }
+    }
 }
 
 fn read_text(data: &[u8]) -> Option<&str> {
@@ -397,7 +462,7 @@ fn is_attribute(text: &str) -> bool {
     }
 }
 
-fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
+pub(super) fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
     // a key of 32 bytes is one block at most, which HMAC-SHA-256 pads and does not hash
     let mut block = [0; 64];
     block.iter_mut().zip(key).for_each(|(to, from)| *to = *from);

@@ -120,7 +120,7 @@ fn the_example_of_rfc_7677_is_proven() {
     };
     let mut out = BytesMut::new();
     let message = format!("c=biws,r={nonce},p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=");
-    assert!(matches!(scram_final(&scram, message.as_bytes(), &mut out), Some(State::Over)));
+    assert!(scram_final(&scram, message.as_bytes(), &mut out).is_some());
     assert!(out.ends_with(b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="));
 }
 
