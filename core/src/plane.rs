@@ -8,13 +8,14 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, anyhow, bail};
 use config::{Config, Upstream};
+use crossbeam::channel::Receiver;
 use runtime::{Address, Plan, ShardHandle, ShardId, listen, topology};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use stats::Snapshot;
 
-use crate::catalog::keeper;
-use crate::clerk;
+use crate::catalog::keeper::{self, WatchRequest};
+use crate::clerk::{self, Ask};
 use crate::shard::{Asked, Board, Listener, Message, Shard};
 use crate::tls::{self, TlsState};
 
@@ -60,16 +61,7 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         }
     };
     let running = runtime::launch(&plan, make)?;
-    {
-        let (handles, board) = (running.handles().to_vec(), Arc::clone(&board));
-        std::thread::Builder::new()
-            .name("catalogs".to_owned())
-            .spawn(move || keeper::run(&catalog_requests, &handles, &board))?;
-    }
-    {
-        let (handles, board) = (running.handles().to_vec(), Arc::clone(&board));
-        std::thread::Builder::new().name("clerk".to_owned()).spawn(move || clerk::run(&asks, &handles, &board))?;
-    }
+    start_asking(running.handles(), &board, catalog_requests, asks)?;
     tls::watch(&config, &board, running.handles().to_vec())?;
     if let Some(listener) = statistics {
         let (handles, board) = (running.handles().to_vec(), Arc::clone(&board));
@@ -102,6 +94,22 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     }
     tracing::info!("stopped");
     outcome
+}
+
+/// The threads that shards ask.
+fn start_asking(
+    shards: &[ShardHandle<Message>],
+    board: &Arc<Board>,
+    catalog_requests: Receiver<WatchRequest>,
+    asks: Receiver<Ask>,
+) -> std::io::Result<()> {
+    let (handles, own) = (shards.to_vec(), Arc::clone(board));
+    std::thread::Builder::new()
+        .name("catalogs".to_owned())
+        .spawn(move || keeper::run(&catalog_requests, &handles, &own))?;
+    let (handles, own) = (shards.to_vec(), Arc::clone(board));
+    std::thread::Builder::new().name("clerk".to_owned()).spawn(move || clerk::run(&asks, &handles, &own))?;
+    Ok(())
 }
 
 fn start_log(config: &Config) {
