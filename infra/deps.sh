@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what building and testing need, and only what is missing: a C compiler and make, PostgreSQL, pgbouncer,
+# Installs what building and testing need, and only what is missing: a C compiler and make, openssl, PostgreSQL, pgbouncer,
 # Python and Node with the drivers that the tests use. Debian 12 and its relatives.
 set -eu
 cd "$(dirname "$0")/.."
@@ -12,6 +12,7 @@ need() { # program, package
 }
 need cc build-essential
 need make build-essential
+need openssl openssl
 need python3 python3
 need node nodejs
 need npm npm

@@ -11,6 +11,7 @@ use runtime::{ShardId, SocketId};
 
 use crate::error::Failure;
 use crate::pipe::{Cancel, ServerId};
+use crate::server::secure::{Answer, Hop};
 use crate::session::{Place, SessionId};
 use crate::shard::{Message, Shard, World};
 use crate::slab::{Key, TokenKind};
@@ -23,6 +24,8 @@ const CANCEL_MAX: Duration = Duration::from_secs(5);
 /// A connection that carries a CancelRequest to Postgres.
 pub(crate) struct CancelConnection {
     socket: SocketId,
+    /// It is as well protected as the connection whose secret it carries.
+    hop: Hop,
     server: ServerId,
     process_id: u32,
     secret: Vec<u8>,
@@ -102,7 +105,7 @@ impl Shard {
         let made = self.cancels.insert_with(|id_of_cancel| {
             let socket =
                 io.connect(&pool.target.address, id_of_cancel.token(TokenKind::Cancel)).unwrap_or(SocketId::NONE);
-            CancelConnection { socket, server: id, process_id, secret, give_up_at }
+            CancelConnection { socket, hop: server.hop.again(), server: id, process_id, secret, give_up_at }
         });
         let Some(cancel) = made else { return };
         if self.cancels.get(cancel).is_some_and(|cancel| cancel.socket == SocketId::NONE) {
@@ -115,8 +118,42 @@ impl Shard {
     }
 
     pub(crate) fn on_cancel_connected(&mut self, io: &mut World<'_>, id: CancelId) {
-        if let Some(cancel) = self.cancels.get(id) {
-            startup::write_cancel(io.output(cancel.socket), cancel.process_id, &cancel.secret);
+        let Some(cancel) = self.cancels.get(id) else { return };
+        match cancel.hop {
+            Hop::Asking(_) => startup::write_ssl_request(io.output(cancel.socket)),
+            Hop::Clear | Hop::Secured(_) => {
+                startup::write_cancel(io.output(cancel.socket), cancel.process_id, &cancel.secret);
+            }
+            Hop::Handshaking(_) => {}
+        }
+    }
+
+    /// Nothing is ever said on it but the answer to a request for TLS.
+    pub(crate) fn on_cancel_bytes(&mut self, io: &mut World<'_>, id: CancelId, bytes: &[u8]) {
+        let Some(cancel) = self.cancels.get_mut(id).filter(|cancel| matches!(cancel.hop, Hop::Asking(_))) else {
+            return;
+        };
+        match cancel.hop.on_answer(io, cancel.socket, bytes) {
+            Answer::Begun => {}
+            // the connection it is for is encrypted, so this one was not to be in clear
+            Answer::Clear => self.break_cancel(io, id, "PostgreSQL refuses TLS for it"),
+            Answer::Failed(what) => self.break_cancel(io, id, &what),
+        }
+    }
+
+    pub(crate) fn on_cancel_secured(&mut self, io: &mut World<'_>, id: CancelId) {
+        if let Some(cancel) = self.cancels.get_mut(id) {
+            cancel.hop.on_secured();
+            self.on_cancel_connected(io, id);
+        }
+    }
+
+    /// The cancel does not take place: what runs goes on.
+    fn break_cancel(&mut self, io: &mut World<'_>, id: CancelId, why: &str) {
+        tracing::warn!(why, "a cancel request could not be sent to PostgreSQL");
+        if let Some(cancel) = self.cancels.remove(id) {
+            io.close(cancel.socket);
+            self.on_cancel_over(io, cancel.server);
         }
     }
 

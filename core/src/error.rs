@@ -9,6 +9,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use dbproto::message::error::{ErrorReport, Severity, write_error};
 
+mod admission;
+
+pub(crate) use admission::Admission;
+
 /// What becomes of the session after it has been told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Disposition {
@@ -25,6 +29,8 @@ pub(crate) enum Failure {
     TooManyClients { limit: u32 },
     /// No database of that name is configured.
     UnknownDatabase { database: String },
+    /// It is not let in.
+    Admission(Admission),
     /// The login did not finish in time.
     LoginTimeout { after: Duration },
     /// The peer broke the protocol.
@@ -33,6 +39,8 @@ pub(crate) enum Failure {
     Unsupported { what: String },
     /// A start-up packet that makes no sense.
     InvalidStartup { what: String },
+    /// A client came without TLS where it must have it.
+    TlsRequired,
     /// No server connection became free in time.
     QueueTimeout { pool: String, limit: u32, waited: Duration },
     /// The client asked for its statement to be cancelled before it was sent to a server.
@@ -66,12 +74,20 @@ impl Failure {
             Self::UnknownDatabase { database } => {
                 ("3D000", format!("database \"{database}\" does not exist"), None, None, Close)
             }
+            Self::Admission(why) => why.parts(),
             Self::LoginTimeout { after } => {
                 ("08P01", format!("login did not finish within {}", seconds(*after)), None, None, Close)
             }
             Self::Protocol { what } => ("08P01", what.clone(), None, None, Close),
             Self::Unsupported { what } => ("0A000", what.clone(), None, None, Close),
             Self::InvalidStartup { what } => ("28000", what.clone(), None, None, Close),
+            Self::TlsRequired => (
+                "28000",
+                "connection requires TLS".into(),
+                None,
+                Some("Connect with TLS (sslmode=require or stronger)."),
+                Close,
+            ),
             Self::QueueTimeout { pool, limit, waited } => (
                 "57014",
                 format!(

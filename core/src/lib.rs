@@ -6,6 +6,7 @@
 
 mod cancel;
 mod catalog;
+mod clerk;
 mod dress;
 mod error;
 mod pace;
@@ -20,4 +21,6 @@ mod share;
 mod slab;
 mod statement;
 mod stock;
+mod throttle;
+mod tls;
 mod verdict;

@@ -20,6 +20,7 @@ use crate::dress::Dress;
 use crate::pool::{Parameter, PoolId};
 use crate::probe::Findings;
 use crate::server::login::ServerLogin;
+use crate::server::secure::Hop;
 use crate::session::login::reading;
 use crate::session::{Reading, SessionId};
 use crate::slab::Key;
@@ -230,6 +231,7 @@ pub(crate) struct WorkFailure {
 pub(crate) struct Server {
     pub(crate) pool: PoolId,
     pub(crate) socket: SocketId,
+    pub(crate) hop: Hop,
     pub(crate) list: List,
     /// While it is in [`List::Connecting`].
     pub(crate) login: Option<Box<ServerLogin>>,
@@ -320,6 +322,7 @@ impl Server {
         Self {
             pool,
             socket,
+            hop: Hop::Clear,
             list: List::Connecting,
             login: None,
             holder: None,

@@ -8,13 +8,16 @@ use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, anyhow, bail};
 use config::{Config, Upstream};
+use crossbeam::channel::Receiver;
 use runtime::{Address, Plan, ShardHandle, ShardId, listen, topology};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use stats::Snapshot;
 
-use crate::catalog::keeper;
-use crate::shard::{Board, Listener, Message, Shard};
+use crate::catalog::keeper::{self, WatchRequest};
+use crate::clerk::{self, Ask};
+use crate::shard::{Asked, Board, Listener, Message, Shard};
+use crate::tls::{self, TlsState};
 
 /// How long a shard may take to tell its statistics.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(2);
@@ -38,9 +41,11 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         bail!("{} cores are more than the 256 that cancel keys can name; set runtime.cores", cores.len());
     }
     let upstreams = resolve(&config)?;
+    let tls = TlsState::load(&config, &upstreams)?;
     let config = Arc::new(config);
     let (keeper, catalog_requests) = crossbeam::channel::unbounded();
-    let board = Arc::new(Board::new(&config, upstreams, cores.len(), keeper));
+    let (clerk, asks) = crossbeam::channel::unbounded();
+    let board = Arc::new(Board::new(&config, (upstreams, tls), cores.len(), Asked { keeper, clerk }));
     let listeners = open_listeners(&config, cores.len())?;
     let statistics = config.stats.socket.as_deref().map(open_statistics).transpose()?;
 
@@ -56,12 +61,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         }
     };
     let running = runtime::launch(&plan, make)?;
-    {
-        let handles = running.handles().to_vec();
-        std::thread::Builder::new()
-            .name("catalogs".to_owned())
-            .spawn(move || keeper::run(&catalog_requests, &handles))?;
-    }
+    start_asking(running.handles(), &board, catalog_requests, asks)?;
+    tls::watch(&config, &board, running.handles().to_vec())?;
     if let Some(listener) = statistics {
         let (handles, board) = (running.handles().to_vec(), Arc::clone(&board));
         std::thread::Builder::new()
@@ -93,6 +94,22 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     }
     tracing::info!("stopped");
     outcome
+}
+
+/// The threads that shards ask.
+fn start_asking(
+    shards: &[ShardHandle<Message>],
+    board: &Arc<Board>,
+    catalog_requests: Receiver<WatchRequest>,
+    asks: Receiver<Ask>,
+) -> std::io::Result<()> {
+    let handles = shards.to_vec();
+    std::thread::Builder::new()
+        .name("catalogs".to_owned())
+        .spawn(move || keeper::run(&catalog_requests, &handles))?;
+    let (handles, own) = (shards.to_vec(), Arc::clone(board));
+    std::thread::Builder::new().name("clerk".to_owned()).spawn(move || clerk::run(&asks, &handles, &own))?;
+    Ok(())
 }
 
 fn start_log(config: &Config) {

@@ -6,8 +6,10 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use dbproto::auth::{ClientAuth, Credentials};
 use dbproto::message::frontend;
 use dbproto::pipeline::{Expect, Owed};
 use runtime::Address;
@@ -19,8 +21,10 @@ use crate::pipe::{Flow, List, Mark, Seed, ServerId, Soil};
 use fit::Pick;
 use permit::Permits;
 
+use crate::server::secure::Way;
 use crate::session::{Phase, Pin, Place, SessionId};
 use crate::shard::{Shard, World};
+use crate::tls::Upstream;
 
 mod fit;
 pub(crate) mod home;
@@ -50,7 +54,26 @@ pub(crate) struct Target {
     pub(crate) address: Address,
     pub(crate) database: String,
     pub(crate) user: String,
-    pub(crate) password: Option<String>,
+    pub(crate) credentials: Credentials,
+    pub(crate) tls: Option<Arc<Upstream>>,
+}
+
+impl Target {
+    /// A login there.
+    pub(crate) fn login(&self) -> ClientAuth {
+        let mut nonce = [0; 18];
+        crate::cancel::fill_random(&mut nonce);
+        ClientAuth::with(self.user.as_bytes(), self.credentials.clone(), nonce)
+    }
+}
+
+/// Whose credentials server connections are opened with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Lending {
+    /// Those that are configured.
+    Fixed,
+    /// Those that its clients have shown when they logged in, which are the same user there.
+    Clients,
 }
 
 /// Attempts to connect: exponential backoff with jitter.
@@ -75,6 +98,7 @@ impl Retry {
 pub(crate) struct Pool {
     pub(crate) name: String,
     pub(crate) target: Target,
+    pub(crate) lending: Lending,
     pub(crate) settings: config::Pool,
     /// Server connections this shard may have.
     pub(crate) permits: u32,
@@ -98,6 +122,8 @@ pub(crate) struct Pool {
     pub(crate) retry: Retry,
     /// When the last attempt to connect began.
     pub(crate) dialled_at: Option<Instant>,
+    /// How the next connection tries to be encrypted, or not.
+    pub(crate) way: Way,
     pub(crate) last_error: Option<String>,
     /// What servers report under a set of start-up settings, by its fingerprint.
     pub(crate) welcomes: HashMap<u64, Parameters, foldhash::fast::RandomState>,
@@ -109,6 +135,7 @@ impl Pool {
         Self {
             name,
             target,
+            lending: Lending::Fixed,
             settings,
             permits,
             permit_state: Permits::new(permits),
@@ -123,6 +150,7 @@ impl Pool {
             waiting: VecDeque::new(),
             retry: Retry { delay: Duration::ZERO, not_before: None },
             dialled_at: None,
+            way: Way::First,
             last_error: None,
             welcomes: HashMap::default(),
             stats: stats::PoolStats::default(),

@@ -4,7 +4,6 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use dbproto::message::frontend;
-use dbproto::startup;
 use runtime::Closed;
 
 use crate::error::Failure;
@@ -13,9 +12,11 @@ use crate::pool::PoolId;
 use crate::session::{Left, Place, Session, SessionId};
 use crate::shard::{Shard, World};
 use crate::slab::TokenKind;
+use secure::{Hop, Tried};
 
 pub(crate) mod login;
 mod reply;
+pub(crate) mod secure;
 
 pub(crate) use reply::{CLIENT_HIGH_WATER, lose};
 
@@ -39,6 +40,7 @@ impl Shard {
         let address = pool.target.address.clone();
         let give_up_at = now + pool.settings.server_connect_timeout;
         let login = login::ServerLogin::new(&pool.target);
+        let hop = Hop::first(pool.target.tls.as_ref(), pool.way);
         let mut failed = None;
         let servers = &mut self.servers;
         let inserted = servers.insert_with(|id| {
@@ -51,6 +53,7 @@ impl Shard {
                 }
             };
             server.give_up_at = Some(give_up_at);
+            server.hop = hop;
             server
         });
         if let (Some(id), None) = (inserted, &failed) {
@@ -68,13 +71,9 @@ impl Shard {
         self.on_connect_failed(io, pool_id, error);
     }
 
-    /// The socket is connected: the start-up packet goes out.
+    /// The socket is connected: the start-up packet goes out, or the request for TLS.
     pub(crate) fn on_server_connected(&mut self, io: &mut World<'_>, id: ServerId) {
-        let Some(server) = self.servers.get(id) else { return };
-        let Some(pool) = self.pools.get(server.pool.0 as usize) else { return };
-        let parameters: [(&[u8], &[u8]); 2] =
-            [(b"user", pool.target.user.as_bytes()), (b"database", pool.target.database.as_bytes())];
-        startup::write_startup(io.output(server.socket), &parameters);
+        self.open_login(io, id);
     }
 
     /// Bytes came from Postgres.
@@ -106,6 +105,10 @@ impl Shard {
 
     fn take_server_bytes(&mut self, io: &mut World<'_>, id: ServerId, bytes: &[u8]) -> usize {
         match self.servers.get(id) {
+            Some(server) if matches!(server.hop, Hop::Asking(_)) && server.list == List::Connecting => {
+                self.on_tls_answer(io, id, bytes);
+                bytes.len()
+            }
             Some(server) if server.login.is_some() => self.on_login_bytes(io, id, bytes),
             Some(server) if server.list != List::Closing => self.on_replies(io, id, bytes),
             Some(_) | None => bytes.len(),
@@ -203,10 +206,15 @@ impl Shard {
         let (list, pool) = (server.list, server.pool);
         match list {
             List::Connecting => {
+                let tried = Tried::of(&server.hop);
                 let failure = server.login.as_mut().and_then(|login| login.refusal.take());
-                match failure {
-                    Some(refusal) => self.on_login_refused(io, pool, refusal),
-                    None => self.on_connect_failed(io, pool, cause.to_string()),
+                match (failure, cause) {
+                    (Some(refusal), _) if refusal.sqlstate == "28000" && self.turn_way(pool, tried) => {
+                        self.on_connect_failed(io, pool, format!("{} ({})", refusal.message, refusal.sqlstate));
+                    }
+                    (Some(refusal), _) => self.on_login_refused(io, pool, refusal),
+                    (None, Closed::Tls(_)) => self.on_tls_failed(io, pool, cause.to_string()),
+                    (None, Closed::Eof | Closed::Error(_)) => self.on_connect_failed(io, pool, cause.to_string()),
                 }
             }
             List::Closing => {}

@@ -5,23 +5,29 @@
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::BytesMut;
-use dbproto::auth::server::ServerAuth;
+use dbproto::auth::Credentials;
+use dbproto::auth::server::{Secret, ServerAuth};
 use runtime::{ShardId, SocketId};
 
+use crate::clerk::Role;
 use crate::dress::Dress;
 use crate::pipe::{Flow, ServerId};
 use crate::pool::PoolId;
+use crate::session::secure::{Asked, Transport};
 use crate::session::setting::Setting;
 use crate::shard::Admission;
 use crate::slab::Key;
 use crate::statement::Statement;
 
+mod admit;
 mod hazard;
 pub(crate) mod login;
 pub(crate) mod request;
+pub(crate) mod secure;
 pub(crate) mod setting;
 pub(crate) mod write;
 
@@ -42,10 +48,47 @@ pub(crate) enum Phase {
     Leaving(Box<(ShardId, Start)>),
 }
 
-/// A login that waits for the client's proof.
+/// A login that is under way.
 pub(crate) struct Authenticating {
-    pub(crate) machine: ServerAuth,
+    pub(crate) machine: Machine,
     pub(crate) start: Start,
+    /// What is known of the user, as soon as it is.
+    pub(crate) role: Option<Role>,
+    pub(crate) gate: Gate,
+}
+
+/// What a login waits for.
+pub(crate) enum Machine {
+    /// To be told who the user is.
+    Looking(Way),
+    /// For a message of an exchange.
+    Exchange(ServerAuth),
+    /// For the password in clear text.
+    Cleartext(Secret),
+    /// To be told whether that was right.
+    Checking,
+}
+
+/// How a client is asked who it is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Way {
+    Trust,
+    /// By whatever is known of its password.
+    Own,
+    Scram,
+    /// As `Own`, and by MD5 where the password itself is known.
+    Md5,
+    Cleartext,
+    Peer,
+}
+
+/// Whether what a client sends to prove itself may be looked at.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Gate {
+    /// That is not decided yet.
+    Closed,
+    /// Not before then.
+    OpensAt(Instant),
 }
 
 /// What a start-up packet asked for.
@@ -53,6 +96,8 @@ pub(crate) struct Start {
     pub(crate) user: String,
     pub(crate) database: String,
     pub(crate) settings: Vec<(String, String)>,
+    /// What it has logged in with.
+    pub(crate) shown: Credentials,
 }
 
 /// Where a session's request is.
@@ -208,6 +253,13 @@ pub(crate) struct Session {
     pub(crate) secret: u32,
     /// Where the client is; none for the Unix socket.
     pub(crate) peer: Option<IpAddr>,
+    /// Which user of this machine it is; none by TCP.
+    pub(crate) uid: Option<u32>,
+    pub(crate) transport: Transport,
+    /// What its proof of who it is may be bound to, until it is let in.
+    pub(crate) channel: Option<Arc<[u8]>>,
+    /// The common name of its certificate, until it is let in.
+    pub(crate) certified: Option<Box<str>>,
     pub(crate) phase: Phase,
     pub(crate) admission: Admission,
     pub(crate) place: Place,
@@ -259,6 +311,10 @@ impl Session {
             socket,
             secret,
             peer,
+            uid: None,
+            transport: Transport::Clear(Asked::Nothing),
+            channel: None,
+            certified: None,
             phase: Phase::Startup,
             admission: Admission::Granted,
             place: Place::Idle,

@@ -14,19 +14,23 @@ use bytes::BytesMut;
 use config::Config;
 use crossbeam::channel::Sender;
 use crossbeam::utils::CachePadded;
-use runtime::{Address, Event, Expectation, Io, Reactor, ShardId};
+use runtime::{Address, Event, Expectation, Io, Reactor, ShardId, Tls};
 use stats::{PoolStats, ShardStats};
 
 use crate::cancel::{CancelConnection, random_secret};
 use crate::catalog::keeper::{DatabaseKey, News, WatchRequest};
+use crate::clerk::{Answer, Ask};
 use crate::error::Failure;
 use crate::pace::Paces;
 use crate::pipe::{Flow, Server, ServerId};
 use crate::pool::permit::{Lent, PoolKey};
 use crate::pool::{Pool, PoolId};
+use crate::session::secure::Transport;
 use crate::session::{Phase, Place, Session, SessionId, Start};
 use crate::slab::{Key, Slab, TokenKind};
 use crate::statement::Interner;
+use crate::throttle::Throttle;
+use crate::tls::TlsState;
 
 /// What a shard may ask of its runtime.
 pub(crate) type World<'a> = dyn Io<Message> + 'a;
@@ -45,8 +49,13 @@ pub(crate) struct Board {
     pub(crate) mock_key: [u8; 32],
     /// Where each configured database is, in the configuration's order.
     pub(crate) upstreams: Vec<Address>,
+    /// What connections are encrypted with at first.
+    pub(crate) tls: Arc<TlsState>,
     /// Server connections of each configured database, and how many it may have.
     databases: Vec<(AtomicU32, u32)>,
+    /// Where users are asked for.
+    pub(crate) clerk: Sender<Ask>,
+    pub(crate) throttle: Throttle,
     /// Where catalogs are asked for.
     pub(crate) keeper: Sender<WatchRequest>,
     /// Clients of each shard.
@@ -55,7 +64,12 @@ pub(crate) struct Board {
 }
 
 impl Board {
-    pub(crate) fn new(config: &Config, upstreams: Vec<Address>, shards: usize, keeper: Sender<WatchRequest>) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        (upstreams, tls): (Vec<Address>, TlsState),
+        shards: usize,
+        asked: Asked,
+    ) -> Self {
         let mut mock_key = [0; 32];
         crate::cancel::fill_random(&mut mock_key);
         Self {
@@ -66,8 +80,11 @@ impl Board {
                 .iter()
                 .map(|database| (AtomicU32::new(0), database.max_connections.unwrap_or(u32::MAX)))
                 .collect(),
-            keeper,
+            keeper: asked.keeper,
+            clerk: asked.clerk,
+            throttle: Throttle::new(config.auth.delay_max),
             upstreams,
+            tls: Arc::new(tls),
             clients: (0..shards).map(|_| CachePadded::default()).collect(),
             total: CachePadded::default(),
         }
@@ -121,14 +138,26 @@ impl Board {
     }
 }
 
+/// Where shards ask for what they must not wait for.
+pub(crate) struct Asked {
+    pub(crate) keeper: Sender<WatchRequest>,
+    pub(crate) clerk: Sender<Ask>,
+}
+
 /// A client on its way to the shard that will serve it.
 pub(crate) struct Newcomer {
     pub(crate) socket: OwnedFd,
     pub(crate) peer: Option<IpAddr>,
+    pub(crate) uid: Option<u32>,
     pub(crate) admission: Admission,
+    /// Its encryption.
+    pub(crate) tls: Option<Box<Tls>>,
     /// Who it is, if another shard has found that out, and what that shard had not yet sent and not yet read.
     pub(crate) start: Option<(Start, BytesMut, BytesMut)>,
 }
+
+/// A client's connection that the kernel has let go of: what was not sent, and its encryption.
+type Left = (OwnedFd, BytesMut, Option<Box<Tls>>);
 
 /// Whether there is room for a client.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -152,6 +181,10 @@ pub(crate) enum Message {
     Lent(Box<Lent>),
     /// News of a database's catalog.
     Catalog(News),
+    /// Certificates have changed.
+    Tls(Arc<TlsState>),
+    /// What was asked about somebody who wants to come in.
+    Found(Box<Answer>),
     /// Tell what has been counted.
     Snapshot(Sender<(ShardStats, Vec<PoolStats>)>),
 }
@@ -163,6 +196,8 @@ const _: () = assert!(size_of::<Message>() <= 192);
 pub(crate) struct Shard {
     pub(crate) config: Arc<Config>,
     pub(crate) board: Arc<Board>,
+    /// What new connections are encrypted with.
+    pub(crate) tls: Arc<TlsState>,
     pub(crate) sessions: Slab<Session>,
     pub(crate) servers: Slab<Server>,
     pub(crate) cancels: Slab<CancelConnection>,
@@ -180,6 +215,8 @@ pub(crate) struct Shard {
     pub(crate) done_with: VecDeque<ServerId>,
     /// Clients that have not logged in, the one to give up first in front.
     starting: VecDeque<(Instant, SessionId)>,
+    /// Clients whose proof is looked at then.
+    pub(crate) held: Vec<(Instant, SessionId)>,
     /// While stopping: until when transactions may go on.
     pub(crate) draining: Option<Instant>,
     pub(crate) rng: fastrand::Rng,
@@ -197,6 +234,7 @@ impl Shard {
         let (listeners, is_unix) = listeners.into_iter().unzip();
         Self {
             config,
+            tls: Arc::clone(&board.tls),
             board,
             sessions: Slab::default(),
             servers: Slab::default(),
@@ -209,6 +247,7 @@ impl Shard {
             ready: VecDeque::new(),
             done_with: VecDeque::new(),
             starting: VecDeque::new(),
+            held: Vec::new(),
             draining: None,
             rng: fastrand::Rng::new(),
             stats: ShardStats { core, ..ShardStats::default() },
@@ -248,7 +287,11 @@ impl Shard {
             self.board.leave(to);
             return;
         }
-        let newcomer = Newcomer { socket, peer, admission, start: None };
+        let uid = match peer {
+            Some(_) => None,
+            None => rustix::net::sockopt::socket_peercred(&socket).ok().map(|whose| whose.uid.as_raw()),
+        };
+        let newcomer = Newcomer { socket, peer, uid, admission, tls: None, start: None };
         if to == io.shard() {
             self.adopt(io, newcomer);
         } else if let Err(Message::Client(newcomer)) = io.post(to, Message::Client(newcomer)) {
@@ -263,11 +306,16 @@ impl Shard {
     /// Another shard's client becomes ours; it has been counted.
     fn adopt(&mut self, io: &mut World<'_>, newcomer: Newcomer) {
         let now = io.now();
-        let Newcomer { socket, peer, admission, start } = newcomer;
+        let Newcomer { socket, peer, uid, admission, tls, start } = newcomer;
         let inserted = self.sessions.insert_with(|id| {
             let socket = io.attach(socket, id.token(TokenKind::Session));
             let mut session = Session::accepted(socket, random_secret(), peer, now);
             session.admission = admission;
+            session.uid = uid;
+            if let Some(tls) = tls {
+                io.resume_tls(socket, tls);
+                session.transport = Transport::Secured;
+            }
             session
         });
         let Some(id) = inserted else {
@@ -295,14 +343,16 @@ impl Shard {
         }
     }
 
-    fn on_session_detached(&mut self, io: &mut World<'_>, id: SessionId, socket: OwnedFd, output: BytesMut) {
+    fn on_session_detached(&mut self, io: &mut World<'_>, id: SessionId, left: Left) {
+        let (socket, output, tls) = left;
         let Some(session) = self.sessions.remove(id) else { return };
         self.board.leave(io.shard());
         let Phase::Leaving(leaving) = session.phase else { return };
         let (to, start) = *leaving;
         self.board.enter(to);
         let start = Some((start, output, session.input));
-        let newcomer = Newcomer { socket, peer: session.peer, admission: Admission::Granted, start };
+        let (peer, uid) = (session.peer, session.uid);
+        let newcomer = Newcomer { socket, peer, uid, admission: Admission::Granted, tls, start };
         if io.post(to, Message::Client(newcomer)).is_err() {
             // the other shard is drowning in messages; the client may come again
             tracing::warn!("a client was turned away because the ring to its shard is full");
@@ -405,6 +455,7 @@ impl Shard {
     fn on_tick(&mut self, io: &mut World<'_>) {
         self.next_tick = None;
         self.on_starting_tick(io);
+        self.on_held_tick(io);
         self.on_server_tick(io);
         self.on_cancel_tick(io);
         for index in 0..self.pools.len() {
@@ -412,7 +463,10 @@ impl Shard {
         }
         self.run_ready(io);
         self.on_drain_tick(io);
-        let soon = self.draining.is_some() || self.cancels.len() > 0 || self.pools.iter().any(Pool::is_busy);
+        let soon = self.draining.is_some()
+            || self.cancels.len() > 0
+            || !self.held.is_empty()
+            || self.pools.iter().any(Pool::is_busy);
         if soon {
             self.tick_within(io, TICK_SOON);
         } else if self.servers.len() > 0 || !self.starting.is_empty() {
@@ -442,19 +496,26 @@ impl Reactor for Shard {
                 TokenKind::Cancel => self.on_cancel_connected(io, Key::from_token(token).1),
                 TokenKind::Session | TokenKind::Listener => {}
             },
+            Event::Secured { token, agreed, .. } => match Key::<()>::from_token(token).0 {
+                TokenKind::Session => self.on_client_secured(io, Key::from_token(token).1, &agreed),
+                TokenKind::Server => self.on_server_secured(io, Key::from_token(token).1, &agreed),
+                TokenKind::Cancel => self.on_cancel_secured(io, Key::from_token(token).1),
+                TokenKind::Listener => {}
+            },
             Event::Received { token, bytes, .. } => match Key::<()>::from_token(token).0 {
                 TokenKind::Session => self.on_client_bytes(io, Key::from_token(token).1, bytes),
                 TokenKind::Server => self.on_server_bytes(io, Key::from_token(token).1, bytes),
-                TokenKind::Cancel | TokenKind::Listener => {}
+                TokenKind::Cancel => self.on_cancel_bytes(io, Key::from_token(token).1, bytes),
+                TokenKind::Listener => {}
             },
             Event::Drained { token, .. } => match Key::<()>::from_token(token).0 {
                 TokenKind::Session => self.on_client_drained(io, Key::from_token(token).1),
                 TokenKind::Server => self.on_server_drained(Key::from_token(token).1),
                 TokenKind::Cancel | TokenKind::Listener => {}
             },
-            Event::Detached { token, socket, output } => match Key::<()>::from_token(token).0 {
-                TokenKind::Session => self.on_session_detached(io, Key::from_token(token).1, socket, output),
-                TokenKind::Server => self.on_server_detached(io, Key::from_token(token).1, socket),
+            Event::Detached { token, socket, output, tls } => match Key::<()>::from_token(token).0 {
+                TokenKind::Session => self.on_session_detached(io, Key::from_token(token).1, (socket, output, tls)),
+                TokenKind::Server => self.on_server_detached(io, Key::from_token(token).1, (socket, tls)),
                 TokenKind::Cancel | TokenKind::Listener => {}
             },
             Event::Closed { token, cause, .. } => match Key::<()>::from_token(token).0 {
@@ -479,6 +540,8 @@ impl Reactor for Shard {
             Message::AskPermit { key, from } => self.on_ask_permit(io, key, from),
             Message::Lent(lent) => self.on_lent(io, *lent),
             Message::Catalog(news) => self.on_news(&news),
+            Message::Tls(state) => self.on_tls_state(state),
+            Message::Found(answer) => self.on_found(io, *answer),
             Message::Snapshot(reply) => {
                 // the asker may have given up
                 let _sent: Result<(), _> = reply.send(self.take_stock());

@@ -364,7 +364,7 @@ mod tests {
         );
         let config = Config::parse(&text, "x").unwrap();
         assert_eq!(config.databases[0].name, nasty);
-        assert_eq!(config.databases[0].password.as_deref(), Some(nasty));
+        assert_eq!(config.databases[0].password.as_ref().map(config::Password::as_str), Some(nasty));
     }
 
     #[test]

@@ -3,6 +3,8 @@
 //! Source: "Authentication" in the protocol chapter, RFC 5802 and RFC 7677.
 
 pub mod client;
+pub mod keys;
 pub mod server;
 
 pub use client::{AuthError, ClientAuth, Step};
+pub use keys::Credentials;

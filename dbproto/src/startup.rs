@@ -170,6 +170,12 @@ pub fn write_startup(out: &mut BytesMut, parameters: &[(&[u8], &[u8])]) {
     }
 }
 
+/// Writes an SSLRequest.
+pub fn write_ssl_request(out: &mut BytesMut) {
+    out.put_u32(8);
+    out.put_u32(SSL_CODE);
+}
+
 /// Writes a CancelRequest. Secrets longer than 256 bytes do not exist and are cut off.
 pub fn write_cancel(out: &mut BytesMut, process_id: u32, secret: &[u8]) {
     let secret = secret.get(..SECRET_LEN_MAX).unwrap_or(secret);
@@ -225,6 +231,9 @@ mod tests {
         assert!(parse(&packet(SSL_CODE, b"xxxx")).is_err());
         assert!(parse(&packet(CANCEL_CODE, b"1234")).is_err());
         assert!(parse(&packet(CANCEL_CODE, &[0; 300])).is_err());
+        let mut out = BytesMut::new();
+        write_ssl_request(&mut out);
+        assert_eq!(parse(&out), Ok(Some((Startup::Ssl, 8))));
         let mut out = BytesMut::new();
         write_cancel(&mut out, 77, b"abcd");
         assert_eq!(parse(&out), Ok(Some((Startup::Cancel { process_id: 77, secret: b"abcd" }, 16))));

@@ -1,7 +1,7 @@
 //! One pinned executor per shard and the loop that drives its reactor.
 //!
 //! glommio pins the thread and owns the executor; the loop is its one task and waits in the shard's own ring, so that a
-//! turn costs one system call and a sleeping shard costs none.
+//! turn costs one system call and a sleeping shard costs none. `secure` is what happens to bytes of a socket with TLS.
 
 use std::fmt;
 use std::io;
@@ -15,7 +15,7 @@ use crate::batch::{Contention, Nap};
 use crate::buffer::BufferRing;
 use crate::mesh::{Doorbell, MeshEnd, mesh};
 use crate::reactor::{Closed, Event, Io as _, LOW_WATER, Reactor, ShardId};
-use crate::socket::{Life, Receive};
+use crate::socket::{Life, Receive, Socket};
 use crate::topology::CoreId;
 use crate::uring::{Operation, RingIo};
 
@@ -175,8 +175,12 @@ fn run<R: Reactor>(
             io.timer = None;
             reactor.on_timer(&mut io);
         }
-        while let Some((token, socket, output)) = io.poll_left() {
-            reactor.on_event(&mut io, Event::Detached { token, socket, output });
+        while let Some(id) = io.beginning.pop() {
+            secure::on_bytes(&mut reactor, &mut io, id, &[]);
+        }
+        while let Some(left) = io.poll_left() {
+            let Socket { token, fd: socket, output, tls, .. } = *left;
+            reactor.on_event(&mut io, Event::Detached { token, socket, output, tls });
         }
         let overdue = io.close_overdue();
         io.flush();
@@ -318,13 +322,18 @@ fn on_receive<M>(
         socket.receive = Receive::Off;
         socket.operations -= 1;
     }
-    let (token, life) = (socket.token, socket.life);
+    let (token, life, secured) = (socket.token, socket.life, socket.tls.is_some());
     if let Some(buffer) = io_uring::cqueue::buffer_select(flags) {
         if matches!(life, Life::Open | Life::Leaving)
             && let Ok(len) = usize::try_from(result)
             && len > 0
         {
-            reactor.hear(io, Event::Received { socket: id, token, bytes: buffers.filled(buffer, len) });
+            let bytes = buffers.filled(buffer, len);
+            if secured {
+                secure::on_bytes(reactor, io, id, bytes);
+            } else {
+                reactor.hear(io, Event::Received { socket: id, token, bytes });
+            }
         }
         buffers.give_back(buffer);
     }
@@ -414,5 +423,6 @@ fn close<M>(reactor: &mut impl Hears<M>, io: &mut RingIo<M>, id: crate::SocketId
     }
 }
 
+mod secure;
 #[cfg(test)]
 mod tests;

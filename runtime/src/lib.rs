@@ -13,9 +13,11 @@ pub mod listen;
 mod mesh;
 pub mod reactor;
 mod socket;
+mod tls;
 pub mod topology;
 mod uring;
 
 pub use batch::Expectation;
 pub use executor::{Plan, Running, ShardHandle, StartError, launch};
 pub use reactor::{Address, Closed, Event, Io, Reactor, ShardId, SocketId, Token};
+pub use tls::{Agreed, Tls, TlsSide};

@@ -12,6 +12,7 @@ use std::time::Instant;
 use bytes::BytesMut;
 
 use crate::batch::Expectation;
+use crate::tls::{Agreed, Tls, TlsSide};
 
 /// A shard's number, from 0.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -97,6 +98,17 @@ pub enum Event<'a> {
         socket: OwnedFd,
         /// Output that the kernel has not been given.
         output: BytesMut,
+        /// Its TLS state, for [`Io::resume_tls`] on the other shard.
+        tls: Option<Box<Tls>>,
+    },
+    /// The handshake that [`Io::start_tls`] began is complete; what is received and put out is plaintext from now on.
+    Secured {
+        /// The socket.
+        socket: SocketId,
+        /// Its token.
+        token: Token,
+        /// What was agreed on.
+        agreed: Agreed,
     },
     /// The peer closed, or the socket or its connect failed. The id is dead.
     Closed {
@@ -116,6 +128,8 @@ pub enum Closed {
     Eof,
     /// An error of the system.
     Error(io::Error),
+    /// TLS failed: the peer broke it, or one side does not trust the other.
+    Tls(rustls::Error),
 }
 
 impl fmt::Display for Closed {
@@ -123,6 +137,11 @@ impl fmt::Display for Closed {
         match self {
             Self::Eof => f.write_str("closed by the peer"),
             Self::Error(error) => error.fmt(f),
+            // rustls shows the reasons it does not know of as they are for programmers
+            Self::Tls(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(why))) => {
+                write!(f, "TLS failed: invalid peer certificate: {why}")
+            }
+            Self::Tls(error) => write!(f, "TLS failed: {error}"),
         }
     }
 }
@@ -187,6 +206,15 @@ pub trait Io<M> {
     /// Gives the connection up, so that another shard can attach it. Nothing more is sent or received; what the kernel has
     /// under way ends first, so bytes may still come before [`Event::Detached`], or [`Event::Closed`] instead of it.
     fn detach(&mut self, socket: SocketId);
+    /// Encrypts the connection from now on: what has been put out so far goes in clear, what is put out later is held back
+    /// until the handshake is complete, which [`Event::Secured`] tells, or [`Event::Closed`] that it failed. `received` is
+    /// what has come of the handshake already.
+    ///
+    /// # Errors
+    /// When the configuration cannot serve.
+    fn start_tls(&mut self, socket: SocketId, side: TlsSide, received: &[u8]) -> Result<(), rustls::Error>;
+    /// Goes on with the TLS of a connection that was detached elsewhere and has just been attached.
+    fn resume_tls(&mut self, socket: SocketId, tls: Box<Tls>);
     /// Sends a message to another shard; gives it back when the ring is full.
     ///
     /// # Errors

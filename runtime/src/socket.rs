@@ -7,6 +7,7 @@ use bytes::{Buf as _, BytesMut};
 use socket2::SockAddr;
 
 use crate::reactor::{SocketId, Token};
+use crate::tls::Tls;
 
 /// Receiving.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -57,7 +58,9 @@ pub(crate) struct Socket {
     pub(crate) sending: Sending,
     /// What the kernel is reading from; not touched while a send is in flight.
     pub(crate) in_flight: BytesMut,
+    /// What the reactor has put out; plaintext, where there is TLS.
     pub(crate) output: BytesMut,
+    pub(crate) tls: Option<Box<Tls>>,
     pub(crate) drained_wanted: bool,
     /// Operations whose last completion has not come; the memory they use must stay.
     pub(crate) operations: u32,
@@ -67,7 +70,7 @@ pub(crate) struct Socket {
 
 impl Socket {
     pub(crate) fn unsent(&self) -> usize {
-        self.output.len() + self.in_flight.len()
+        self.output.len() + self.in_flight.len() + self.tls.as_ref().map_or(0, |tls| tls.unsent())
     }
 
     /// The kernel took so many bytes of what was in flight.
@@ -100,6 +103,7 @@ impl Sockets {
             sending: Sending::Idle,
             in_flight: BytesMut::new(),
             output: BytesMut::new(),
+            tls: None,
             drained_wanted: false,
             operations: 0,
             address: None,
@@ -140,6 +144,7 @@ impl Sockets {
             if let Some(socket) = slot.socket.as_deref_mut() {
                 socket.life = Life::Dead;
                 socket.output = BytesMut::new();
+                socket.tls = None;
             }
         }
         self.reap(id.index);

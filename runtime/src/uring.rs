@@ -17,7 +17,8 @@ use socket2::SockAddr;
 use crate::buffer::GROUP;
 use crate::mesh::MeshEnd;
 use crate::reactor::{Address, Io, LOW_WATER, ShardId, SocketId, Token};
-use crate::socket::{Life, Receive, Sending, Sockets, Wanted};
+use crate::socket::{Life, Receive, Sending, Socket, Sockets, Wanted};
+use crate::tls::{Tls, TlsSide};
 
 /// What a completion belongs to; the low 32 bits of its user data are the index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,6 +84,11 @@ pub(crate) struct RingIo<M> {
     leaving: Vec<SocketId>,
     /// Listeners that accept again from then on.
     resting: Vec<(Instant, u32)>,
+    /// Sockets whose handshake begins this turn.
+    pub(crate) beginning: Vec<SocketId>,
+    /// What TLS records are opened in, and what was in them; empty between events.
+    pub(crate) records: BytesMut,
+    pub(crate) plain: Vec<u8>,
     spare: Vec<BytesMut>,
     scratch: BytesMut,
 }
@@ -108,6 +114,9 @@ impl<M> RingIo<M> {
             ending: Vec::new(),
             leaving: Vec::new(),
             resting: Vec::new(),
+            beginning: Vec::new(),
+            records: BytesMut::new(),
+            plain: Vec::new(),
             spare: Vec::new(),
             scratch: BytesMut::new(),
         })
@@ -183,7 +192,7 @@ impl<M> RingIo<M> {
         self.push(entry);
     }
 
-    fn mark_dirty(&mut self, id: SocketId) {
+    pub(crate) fn mark_dirty(&mut self, id: SocketId) {
         if let Some(socket) = self.sockets.get_mut(id)
             && socket.sending == Sending::Idle
         {
@@ -208,7 +217,22 @@ impl<M> RingIo<M> {
             return;
         }
         if socket.in_flight.is_empty() {
-            std::mem::swap(&mut socket.in_flight, &mut socket.output);
+            match socket.tls.as_deref_mut() {
+                None => std::mem::swap(&mut socket.in_flight, &mut socket.output),
+                Some(tls) => {
+                    if let Some(spare) = self.spare.pop_if(|_| socket.in_flight.capacity() == 0) {
+                        socket.in_flight = spare;
+                    }
+                    let sealed = tls.seal(&mut socket.output, &mut socket.in_flight);
+                    if matches!(socket.life, Life::Ending(_)) {
+                        tls.seal_goodbye(&mut socket.in_flight);
+                    }
+                    if sealed.is_err() {
+                        // no key is good for more: the receive that is armed hears the end
+                        shutdown(socket.fd.as_raw_fd());
+                    }
+                }
+            }
         }
         if socket.in_flight.is_empty() {
             socket.sending = Sending::Idle;
@@ -228,7 +252,9 @@ impl<M> RingIo<M> {
     pub(crate) fn after_send(&mut self, id: SocketId) {
         let Some(socket) = self.sockets.get_mut(id) else { return };
         socket.sending = Sending::Idle;
-        if socket.unsent() > 0 {
+        let farewell_due =
+            matches!(socket.life, Life::Ending(_)) && socket.tls.as_ref().is_some_and(|tls| tls.is_open());
+        if socket.unsent() > 0 || farewell_due {
             self.mark_dirty(id);
             return;
         }
@@ -270,7 +296,7 @@ impl<M> RingIo<M> {
     }
 
     /// A connection that was to be given up and has nothing under way any more.
-    pub(crate) fn poll_left(&mut self) -> Option<(Token, OwnedFd, BytesMut)> {
+    pub(crate) fn poll_left(&mut self) -> Option<Box<Socket>> {
         let (sockets, mut left) = (&mut self.sockets, None);
         self.leaving.retain(|id| {
             if left.is_none() {
@@ -278,10 +304,16 @@ impl<M> RingIo<M> {
             }
             sockets.get(*id).is_some_and(|socket| socket.life == Life::Leaving)
         });
-        let socket = *left?;
-        let mut output = socket.in_flight;
-        output.extend_from_slice(&socket.output);
-        Some((socket.token, socket.fd, output))
+        let mut socket = left?;
+        let mut unsent = std::mem::take(&mut socket.in_flight);
+        match socket.tls.as_deref_mut() {
+            None => {
+                unsent.extend_from_slice(&socket.output);
+                socket.output = unsent;
+            }
+            Some(tls) => tls.put_back(unsent),
+        }
+        Some(socket)
     }
 
     /// Submits what is queued and waits for `count` completions until `timeout`.
@@ -431,13 +463,19 @@ impl<M> Io<M> for RingIo<M> {
 
     fn close_after_output(&mut self, id: SocketId) {
         let Some(socket) = self.sockets.get_mut(id) else { return };
-        if socket.unsent() == 0 {
+        let open = socket.tls.as_ref().is_some_and(|tls| tls.is_open());
+        if socket.tls.is_some() && !open {
+            // there is no key to say it with
+            socket.output.clear();
+        }
+        if socket.unsent() == 0 && !open {
             self.close(id);
             return;
         }
         socket.life = Life::Ending(self.now + ENDING_MAX);
         self.ending.push(id);
         self.pause(id);
+        self.mark_dirty(id);
     }
 
     fn detach(&mut self, id: SocketId) {
@@ -445,6 +483,20 @@ impl<M> Io<M> for RingIo<M> {
         if let Some(socket) = self.sockets.get_mut(id).filter(|socket| socket.life == Life::Open) {
             socket.life = Life::Leaving;
             self.leaving.push(id);
+        }
+    }
+
+    fn start_tls(&mut self, id: SocketId, side: TlsSide, received: &[u8]) -> Result<(), rustls::Error> {
+        let Some(socket) = self.sockets.get_mut(id) else { return Ok(()) };
+        socket.tls = Some(Box::new(Tls::new(side, std::mem::take(&mut socket.output), received)?));
+        self.beginning.push(id);
+        Ok(())
+    }
+
+    fn resume_tls(&mut self, id: SocketId, tls: Box<Tls>) {
+        if let Some(socket) = self.sockets.get_mut(id) {
+            socket.tls = Some(tls);
+            self.mark_dirty(id);
         }
     }
 

@@ -337,6 +337,17 @@ impl RawClient {
         self.input.get_u8()
     }
 
+    /// One byte of whatever comes; `None` when the server has hung up.
+    ///
+    /// # Panics
+    /// When neither comes in time.
+    pub fn try_receive_byte(&mut self) -> Option<u8> {
+        if self.input.is_empty() && !self.fill() {
+            return None;
+        }
+        Some(self.input.get_u8())
+    }
+
     /// Everything up to the next ReadyForQuery.
     ///
     /// # Panics

@@ -183,6 +183,15 @@ impl Cluster {
         signal_process(self.server.lock().unwrap().as_ref().unwrap().id(), signal);
     }
 
+    /// Restarts it with other rules of who may come in. They must let [`SUPERUSER`] in from 127.0.0.1 without a password.
+    ///
+    /// # Panics
+    /// As [`Cluster::restart`].
+    pub fn restart_with_rules(&self, rules: &str) {
+        fs::write(self.data().join("pg_hba.conf"), rules).unwrap();
+        self.restart();
+    }
+
     fn end(&self, signal: Signal) {
         let mut server = self.server.lock().unwrap();
         let mut child = server.take().unwrap();
@@ -233,6 +242,19 @@ impl Cluster {
     #[must_use]
     pub fn socket_dir(&self) -> &Path {
         &self.dir
+    }
+
+    /// Writes a file into the directory of the data, as PostgreSQL's own; takes effect with the next reload.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn put_file(&self, name: &str, text: &str) {
+        let path = self.data().join(name);
+        fs::write(&path, text).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+        if let Some((uid, gid)) = unprivileged() {
+            chown(&path, Some(uid), Some(gid)).unwrap();
+        }
     }
 
     /// What it has logged.

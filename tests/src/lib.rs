@@ -8,6 +8,7 @@
 
 use std::time::{Duration, Instant};
 
+pub mod certificate;
 pub mod client;
 pub mod cluster;
 pub mod fault;

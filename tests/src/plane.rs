@@ -25,6 +25,8 @@ pub struct PlaneBuilder {
     /// How to reach the cluster: what the tables of all databases have in common.
     upstream: toml::Table,
     databases: Vec<toml::Table>,
+    rules: Vec<toml::Table>,
+    environment: Vec<(String, String)>,
     port: u16,
 }
 
@@ -42,8 +44,15 @@ impl PlaneBuilder {
         upstream.insert("host".into(), "127.0.0.1".into());
         upstream.insert("port".into(), i64::from(port).into());
         upstream.insert("user".into(), SUPERUSER.into());
-        let new =
-            Self { tables: toml::Table::new(), users: Vec::new(), upstream, databases: Vec::new(), port: port::free() };
+        let new = Self {
+            tables: toml::Table::new(),
+            users: Vec::new(),
+            upstream,
+            databases: Vec::new(),
+            rules: Vec::new(),
+            environment: Vec::new(),
+            port: port::free(),
+        };
         new.user_trusted(SUPERUSER)
     }
 
@@ -63,6 +72,73 @@ impl PlaneBuilder {
     #[must_use]
     pub fn limit(self, key: &str, value: impl Into<toml::Value>) -> Self {
         self.set("limits", key, value.into())
+    }
+
+    /// `[listen.tls]`: its mode, and files by key.
+    #[must_use]
+    pub fn listen_tls(self, mode: &str, files: &[(&str, &str)]) -> Self {
+        let mut table = toml::Table::new();
+        table.insert("mode".into(), mode.into());
+        table.extend(files.iter().map(|(key, path)| ((*key).to_owned(), (*path).into())));
+        self.set("listen", "tls", table.into())
+    }
+
+    /// A key of `[server]`.
+    #[must_use]
+    pub fn server(self, key: &str, value: &str) -> Self {
+        self.set("server", key, value.into())
+    }
+
+    /// A key of `[auth]`.
+    #[must_use]
+    pub fn auth(self, key: &str, value: impl Into<toml::Value>) -> Self {
+        self.set("auth", key, value.into())
+    }
+
+    /// `log.level`.
+    #[must_use]
+    pub fn log(self, level: &str) -> Self {
+        self.set("log", "level", level.into())
+    }
+
+    /// A row of `[[hba]]`; an empty address stands for none.
+    #[must_use]
+    pub fn rule(mut self, kind: &str, user: &str, address: &str, method: &str) -> Self {
+        let keys = [("type", kind), ("user", user), ("address", address), ("method", method)];
+        let given = keys.into_iter().filter(|(_, value)| !value.is_empty());
+        self.rules.push(given.map(|(key, value)| (key.to_owned(), value.into())).collect());
+        self
+    }
+
+    /// A variable of its environment.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Logs in to PostgreSQL as whoever the client is, and not as [`SUPERUSER`]. Goes before all databases.
+    #[must_use]
+    pub fn as_the_client(mut self) -> Self {
+        self.upstream.remove("user");
+        self
+    }
+
+    /// A key of the user that was named last.
+    ///
+    /// # Panics
+    /// When none was.
+    #[must_use]
+    pub fn user_key(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
+        self.users.last_mut().unwrap().insert(key.into(), value.into());
+        self
+    }
+
+    /// A user of whom only the name is said.
+    #[must_use]
+    pub fn user_named(mut self, name: &str) -> Self {
+        self.users.push([("name".to_owned(), name.into())].into_iter().collect());
+        self
     }
 
     /// `runtime.cores`; one core makes one shard, and a pool of one connection then is all there is.
@@ -119,28 +195,9 @@ impl PlaneBuilder {
     /// # Panics
     /// When it does not start.
     #[must_use]
-    pub fn start(mut self) -> Plane {
-        if self.databases.is_empty() {
-            self = self.database("*", &[]);
-        }
-        let dir = tempfile::Builder::new().prefix("optimacore-test-").tempdir().unwrap();
+    pub fn start(self) -> Plane {
         let port = self.port;
-        let statistics = dir.path().join("stats");
-        let text = self
-            .set("listen", "addresses", vec![format!("127.0.0.1:{port}")].into())
-            .set("listen", "unix_socket_dir", dir.path().display().to_string().into())
-            .set("stats", "socket", statistics.display().to_string().into())
-            .into_text();
-        let config = dir.path().join("optimacore.toml");
-        std::fs::write(&config, text).unwrap();
-        let mut child = program::command(program::optimacore())
-            .arg("--config")
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let (dir, mut child) = self.spawn();
         let said = Arc::new(Mutex::new(String::new()));
         let (stderr, heard) = (child.stderr.take().unwrap(), Arc::clone(&said));
         std::thread::spawn(move || {
@@ -161,10 +218,55 @@ impl PlaneBuilder {
         plane
     }
 
+    /// Starts it with a configuration that it refuses; gives what it says.
+    ///
+    /// # Panics
+    /// When it starts all the same.
+    #[must_use]
+    pub fn fail_to_start(self) -> String {
+        let (dir, mut child) = self.spawn();
+        let mut guard = Guard::new(Command::new("sh"), &format!("kill -9 {}; rm -rf \"$1\"", child.id()), dir.path());
+        wait_until("the data plane ends", || child.try_wait().unwrap().is_some());
+        let output = child.wait_with_output().unwrap();
+        guard.dismiss();
+        assert!(!output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+
+    fn spawn(mut self) -> (TempDir, Child) {
+        if self.databases.is_empty() {
+            self = self.database("*", &[]);
+        }
+        let dir = tempfile::Builder::new().prefix("optimacore-test-").tempdir().unwrap();
+        let port = self.port;
+        let statistics = dir.path().join("stats");
+        let environment = std::mem::take(&mut self.environment);
+        let text = self
+            .set("listen", "addresses", vec![format!("127.0.0.1:{port}")].into())
+            .set("listen", "unix_socket_dir", dir.path().display().to_string().into())
+            .set("stats", "socket", statistics.display().to_string().into())
+            .into_text();
+        let config = dir.path().join("optimacore.toml");
+        std::fs::write(&config, text).unwrap();
+        let child = program::command(program::optimacore())
+            .envs(environment)
+            .arg("--config")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        (dir, child)
+    }
+
     fn into_text(mut self) -> String {
         let tables = |all: Vec<toml::Table>| toml::Value::from(all);
         self.tables.insert("database".into(), tables(self.databases));
         self.tables.insert("user".into(), tables(self.users));
+        if !self.rules.is_empty() {
+            self.tables.insert("hba".into(), tables(self.rules));
+        }
         toml::to_string(&self.tables).unwrap()
     }
 }
@@ -270,6 +372,17 @@ impl Plane {
         let stream = UnixStream::connect(self.dir.path().join("stats")).unwrap();
         stream.set_read_timeout(Some(Duration::from_secs(10))).unwrap();
         stats::read(stream).unwrap()
+    }
+
+    /// Memory it has in use, in bytes.
+    ///
+    /// # Panics
+    /// When it has ended.
+    #[must_use]
+    pub fn memory_len(&self) -> usize {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        line.split_ascii_whitespace().next().unwrap().parse::<usize>().unwrap() * 1024
     }
 
     /// The statistics of the pool of [`SUPERUSER`] and a database, all shards together.

@@ -42,6 +42,39 @@ pub(crate) const LISTEN: Section = Section {
             "Directory for a Unix socket, named `.s.PGSQL.<port>` after the first TCP address's port (6432 without one). Without the key there is none.",
         ),
         key("backlog", "number", "1024", "Connections the kernel holds until they are accepted."),
+        key("tls", "table", "", "Encryption: the keys of `[listen.tls]`."),
+    ],
+};
+
+const TLS_MODES: &str = "`disable`, `allow`, `prefer`, `require`, `verify-ca`, `verify-full`";
+
+pub(crate) const LISTEN_TLS: Section = Section {
+    title: "[listen.tls]",
+    name: "tls",
+    doc: "TLS 1.2 and 1.3 towards clients, asked for by SSLRequest or begun at once (`sslnegotiation=direct`, with ALPN `postgresql`). \
+          The Unix socket has none and needs none. Files are read anew within a second or two of a change, for clients that come \
+          afterwards; one that cannot be used is reported and changes nothing.",
+    keys: &[
+        key(
+            "mode",
+            TLS_MODES,
+            "\"disable\"",
+            "`allow` and `prefer`: clients that ask for TLS get it. `require`: others are refused (28000), but for cancel requests. `verify-ca` and `verify-full`: clients must show a certificate of `client_ca`.",
+        ),
+        key("certificate", "path", "", "PEM file: our certificate, then those that lead to its authority."),
+        key(
+            "key",
+            "path",
+            "",
+            "PEM file: its private key, without a passphrase. Others than its owner must not be able to read it; of a file of root's the group may.",
+        ),
+        key("client_ca", "path", "", "PEM file: authorities of clients' certificates."),
+        key(
+            "client_crl",
+            "path",
+            "",
+            "PEM file: certificates that those authorities have revoked, a list of each of them. A list that is missing or out of date refuses its clients.",
+        ),
     ],
 };
 
@@ -122,6 +155,23 @@ pub(crate) const POOL: Section = Section {
     ],
 };
 
+pub(crate) const SERVER: Section = Section {
+    title: "[server]",
+    name: "server",
+    doc: "What connections to PostgreSQL are like. The same keys may stand in a `[[database]]`, before these.",
+    keys: &[
+        key(
+            "tls",
+            TLS_MODES,
+            "\"disable\"",
+            "As libpq's `sslmode`: `allow` uses TLS when PostgreSQL refuses us without, `prefer` when it offers it, `require` always, `verify-ca` when its certificate leads to `tls_ca`, `verify-full` when it also names the `host`. Unix sockets have none.",
+        ),
+        key("tls_ca", "path", "", "PEM file: authorities of PostgreSQL's certificate, or that certificate itself."),
+        key("tls_certificate", "path", "", "PEM file: the certificate that we show to PostgreSQL."),
+        key("tls_key", "path", "", "PEM file: its private key, as `key` in `[listen.tls]`."),
+    ],
+};
+
 pub(crate) const STATS: Section = Section {
     title: "[stats]",
     name: "stats",
@@ -161,13 +211,18 @@ pub(crate) const DATABASE: Section = Section {
             "",
             "The user we log in as there, whoever the client is. Without the key: the client's `server_user`, or its own name.",
         ),
-        key("password", "text", "", "The password of `user` there."),
+        key("password", "password", "", "The password of `user` there."),
+        key("password_file", "path", "", "A file that holds it, which only its owner may read."),
         key(
             "max_connections",
             "number, at least 1",
             "",
             "Server connections to this database, all its pools together, besides the one that reads its catalog. Without the key: no bound but the pools' sizes.",
         ),
+        key("tls", TLS_MODES, "", "Without the key: `[server]`'s."),
+        key("tls_ca", "path", "", "Without the key: `[server]`'s."),
+        key("tls_certificate", "path", "", "Without the key: `[server]`'s."),
+        key("tls_key", "path", "", "Without the key: `[server]`'s."),
         key("pool", "table", "", "Keys of `[pool]` that differ for this database."),
     ],
 };
@@ -175,7 +230,7 @@ pub(crate) const DATABASE: Section = Section {
 pub(crate) const USER: Section = Section {
     title: "[[user]]",
     name: "user",
-    doc: "A user that may log in; one table each. It needs `password` or `trust`.",
+    doc: "A user that may log in; one table each. Without rules of `[auth]` it needs `password` or `trust`.",
     keys: &[
         key("name", "text", "required", "The name."),
         key(
@@ -184,11 +239,12 @@ pub(crate) const USER: Section = Section {
             "",
             "What the user must prove to know: a SCRAM-SHA-256 verifier (made by `ctl password-verifier`) or an MD5 hash, as PostgreSQL keeps them in `pg_authid.rolpassword`. Not the password itself.",
         ),
+        key("password_file", "path", "", "A file that holds it, which only its owner may read."),
         key(
             "trust",
             "list of address ranges",
             "[]",
-            "From where the user may log in without a password: `\"10.0.0.0/8\"`, `\"127.0.0.1\"`, or `\"local\"` for the Unix socket.",
+            "From where the user may log in without a password: `\"10.0.0.0/8\"`, `\"127.0.0.1\"`, or `\"local\"` for the Unix socket. Not looked at where there are rules.",
         ),
         key(
             "server_user",
@@ -196,7 +252,13 @@ pub(crate) const USER: Section = Section {
             "",
             "The user we log in as at PostgreSQL for this one. Without the key: the same name.",
         ),
-        key("server_password", "text", "", "The password of that user there."),
+        key(
+            "server_password",
+            "password",
+            "",
+            "The password of that user there. Without the key: what the client has proved to know is used (its password, MD5 hash or SCRAM keys), if the user is the same there.",
+        ),
+        key("server_password_file", "path", "", "A file that holds it, which only its owner may read."),
         key(
             "max_connections",
             "number, at least 1",
@@ -207,8 +269,91 @@ pub(crate) const USER: Section = Section {
     ],
 };
 
+pub(crate) const AUTH: Section = Section {
+    title: "[auth]",
+    name: "auth",
+    doc: "Who may come in, and how. Without rules (`hba_file`, `[[hba]]`) a user's `trust` decides, else its password.",
+    keys: &[
+        key(
+            "hba_file",
+            "path",
+            "",
+            "Rules in the syntax of PostgreSQL's `pg_hba.conf`. Role membership, host names and options are refused. Paths that are not absolute begin where this file is.",
+        ),
+        key(
+            "auth_file",
+            "path",
+            "",
+            "Users in the syntax of PgBouncer's userlist: `\"name\" \"secret\"`, where a secret is a password, an MD5 hash or a SCRAM-SHA-256 verifier. A `[[user]]` with a `password` goes before it.",
+        ),
+        key(
+            "auth_user",
+            "text",
+            "",
+            "The user that looks others up in PostgreSQL, on a connection of its own per `[[database]]`, with `search_path = pg_catalog`. Without the key nobody is looked up.",
+        ),
+        key("auth_password", "password", "", "Its password. Without the key: the one of `auth_file`."),
+        key("auth_password_file", "path", "", "A file that holds it, which only its owner may read."),
+        key(
+            "auth_dbname",
+            "text",
+            "",
+            "The database it is done in. Without the key: the one of the `[[database]]`, `postgres` for `*`.",
+        ),
+        key(
+            "auth_query",
+            "text",
+            "",
+            "The query; `$1` is the user's name. It gives name and secret and may give, as further columns, whether the role may log in (boolean) and the seconds until its password ends (number, NULL for never). Without the key: these four from `pg_authid`.",
+        ),
+        key("auth_cache_time", "duration", "\"30s\"", "How long a user that was found is not looked up again."),
+        key("auth_negative_cache_time", "duration", "\"5s\"", "How long a user that was not found is not."),
+        key(
+            "auth_delay_max",
+            "duration",
+            "\"5s\"",
+            "After three failed logins of a user from an address (a network of 64 bits for IPv6) the next ones wait, first 100 ms, then twice as long each time up to this. Others are not affected. `\"0s\"`: nobody waits.",
+        ),
+        key(
+            "ignore_startup_parameters",
+            "list of texts",
+            "[]",
+            "Start-up parameters that are passed over. All others are settings that PostgreSQL accepts or refuses.",
+        ),
+    ],
+};
+
+pub(crate) const HBA: Section = Section {
+    title: "[[hba]]",
+    name: "hba",
+    doc: "A rule, as a row of `pg_hba.conf`; the first that fits decides, and where none does nobody comes in. Values are written as there, words in quotes lose their meaning: `\"\\\"all\\\"\"`.",
+    keys: &[
+        key("type", "`local`, `host`, `hostssl`, `hostnossl`", "required", "How the client comes."),
+        key("database", "text or list", "\"all\"", "Names, `all`, `sameuser`, `/regex`."),
+        key(
+            "user",
+            "text or list",
+            "\"all\"",
+            "Names, `all`, `/regex`. A user must be known to come in, whatever the method.",
+        ),
+        key(
+            "address",
+            "text",
+            "",
+            "`10.0.0.0/8`, `10.0.0.0 255.0.0.0`, `all`, `samehost`, `samenet`. Needed unless the type is `local`.",
+        ),
+        key(
+            "method",
+            "`trust`, `reject`, `scram-sha-256`, `md5`, `password`, `peer`, `cert`",
+            "required",
+            "`md5` asks by SCRAM-SHA-256 where only a verifier is known. `peer` is for `local`, `cert` for `hostssl`.",
+        ),
+    ],
+};
+
 /// All of them, in the order they are described in.
-pub(crate) const SECTIONS: [&Section; 8] = [&LISTEN, &RUNTIME, &LIMITS, &POOL, &STATS, &LOG, &DATABASE, &USER];
+pub(crate) const SECTIONS: [&Section; 12] =
+    [&LISTEN, &RUNTIME, &LIMITS, &POOL, &SERVER, &STATS, &LOG, &AUTH, &HBA, &DATABASE, &USER, &LISTEN_TLS];
 
 /// The description of every key, in Markdown: what `CONFIG.md` must hold.
 #[must_use]
@@ -218,7 +363,8 @@ pub fn reference() -> String {
          Generated from the table of keys in `core/config/src/key.rs`; a test fails when it is stale\n\
          (`UPDATE_EXPECT=1 cargo test -p optimacore-config` writes it anew).\n\n\
          One TOML file, given by `optimacore --config FILE`; `ctl check FILE` tells all that is wrong with one. Unknown keys are\n\
-         refused. Durations are a whole number and a unit, as in `\"500ms\"`, `\"30s\"`, `\"10min\"`, `\"1h\"`.\n",
+         refused. Durations are a whole number and a unit, as in `\"500ms\"`, `\"30s\"`, `\"10min\"`, `\"1h\"`. A password is\n\
+         the password itself, `env:NAME` for one in the environment, or `credential:NAME` for one of systemd's credentials.\n",
     );
     for section in SECTIONS {
         // writing to a String cannot fail
@@ -252,7 +398,8 @@ mod tests {
     #[test]
     fn the_defaults_described_are_those_that_hold() {
         let mut text = String::new();
-        for section in SECTIONS {
+        // with a rule nothing is as it is by default
+        for section in SECTIONS.into_iter().filter(|section| section.name != HBA.name) {
             text.push_str(&format!("{}\n", section.title));
             for key in section.keys {
                 match key.default {

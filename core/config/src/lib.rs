@@ -5,9 +5,14 @@
 
 #![forbid(unsafe_code)]
 
+mod auth;
 mod error;
+pub mod hba;
 mod key;
 mod read;
+mod secret;
+mod tls;
+mod userlist;
 mod value;
 
 use std::fmt;
@@ -16,8 +21,11 @@ use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+pub use auth::{Auth, AuthQuery, Kinds, Known, Password, UserList};
 pub use error::{ConfigError, ConfigErrors};
 pub use key::reference;
+pub use tls::{ListenTls, ServerTls, TlsMode};
+use zeroize::Zeroizing;
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -28,12 +36,16 @@ pub struct Config {
     pub runtime: Runtime,
     /// Bounds on clients.
     pub limits: Limits,
+    /// What server connections are like unless their database differs.
+    pub server: ServerTls,
     /// What every pool is like unless its database or user differs; see [`Config::pool_for`].
     pub pool: Pool,
     /// Where statistics are given out.
     pub stats: Stats,
     /// What is logged.
     pub log: Log,
+    /// Who may come in, and how.
+    pub auth: Auth,
     /// Databases clients may ask for.
     pub databases: Vec<Database>,
     /// Users that may log in.
@@ -49,11 +61,18 @@ pub struct Listen {
     pub unix_socket_dir: Option<PathBuf>,
     /// Connections the kernel holds until they are accepted. Default 1024.
     pub backlog: u32,
+    /// Encryption.
+    pub tls: ListenTls,
 }
 
 impl Default for Listen {
     fn default() -> Self {
-        Self { addresses: vec![SocketAddr::from(([127, 0, 0, 1], 6432))], unix_socket_dir: None, backlog: 1024 }
+        Self {
+            addresses: vec![SocketAddr::from(([127, 0, 0, 1], 6432))],
+            unix_socket_dir: None,
+            backlog: 1024,
+            tls: ListenTls::default(),
+        }
     }
 }
 
@@ -248,9 +267,11 @@ pub struct Database {
     /// The user we log in as there. Default: the client's.
     pub user: Option<String>,
     /// The password we log in with there.
-    pub password: Option<String>,
+    pub password: Option<Password>,
     /// Server connections to it, all its pools together. Default: no bound.
     pub max_connections: Option<u32>,
+    /// Encryption of the connections to it: its own keys over those of `[server]`.
+    pub tls: ServerTls,
     /// How its pools differ.
     pub pool: PoolOverrides,
 }
@@ -261,6 +282,7 @@ impl fmt::Debug for Database {
             .field("name", &self.name)
             .field("host", &self.host)
             .field("port", &self.port)
+            .field("tls", &self.tls)
             .field("dbname", &self.dbname)
             .field("user", &self.user)
             .field("max_connections", &self.max_connections)
@@ -303,11 +325,17 @@ impl Database {
 
 /// What a user must prove to know: a `rolpassword` of PostgreSQL's, a SCRAM-SHA-256 verifier or an MD5 hash.
 #[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
+pub struct Secret(Zeroizing<String>);
 
 impl Secret {
     pub(crate) fn new(text: &str) -> Self {
-        Self(text.to_owned())
+        Self(Zeroizing::new(text.to_owned()))
+    }
+
+    /// Reads a verifier or hash; none if it is neither.
+    #[must_use]
+    pub fn read(text: &str) -> Option<Self> {
+        value::verifier(text).ok()
     }
 
     /// The verifier or hash.
@@ -337,7 +365,7 @@ pub struct User {
     /// The user we log in as at PostgreSQL. Default: the same name.
     pub server_user: Option<String>,
     /// The password we log in with there.
-    pub server_password: Option<String>,
+    pub server_password: Option<Password>,
     /// Client connections of this user at once. Default: no bound.
     pub max_connections: Option<u32>,
     /// How its pools differ.
@@ -402,7 +430,7 @@ impl Config {
     /// When it cannot be read, or as [`Config::parse`].
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let file = path.display().to_string();
-        match std::fs::read_to_string(path) {
+        match std::fs::read_to_string(path).map(Zeroizing::new) {
             Ok(text) => Self::parse(&text, &file),
             Err(error) => Err(ConfigErrors(vec![ConfigError { file, place: None, message: error.to_string() }])),
         }
@@ -420,6 +448,13 @@ impl Config {
     #[must_use]
     pub fn database(&self, name: &str) -> Option<&Database> {
         self.databases.iter().find(|d| d.name == name).or_else(|| self.databases.iter().find(|d| d.name == "*"))
+    }
+
+    /// The place of a client's database among [`Config::databases`].
+    #[must_use]
+    pub fn database_number(&self, name: &str) -> Option<usize> {
+        let own = self.databases.iter().position(|d| d.name == name);
+        own.or_else(|| self.databases.iter().position(|d| d.name == "*"))
     }
 
     /// A user by name.

@@ -8,7 +8,13 @@ use toml::de::{DeTable, DeValue};
 use crate::error::{ConfigError, ConfigErrors};
 use crate::key::{self, Section};
 use crate::value::{self, Parsed};
-use crate::{Config, Database, Limits, Listen, Log, Pool, PoolMode, PoolOverrides, Runtime, Share, Stats, User};
+use crate::{
+    Config, Database, Limits, Listen, Log, Pool, PoolMode, PoolOverrides, Runtime, ServerTls, Share, Stats, User,
+};
+
+mod tls;
+
+mod auth;
 
 pub(crate) fn read(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let mut reader = Reader { text, file, errors: Vec::new() };
@@ -40,8 +46,9 @@ struct Table<'t> {
 
 fn config(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Config {
     for (name, _) in root {
-        if !key::SECTIONS.iter().any(|section| section.name == name.get_ref()) {
-            let names = key::SECTIONS.iter().map(|section| (section.name, section.title));
+        let top = || key::SECTIONS.iter().filter(|section| !section.title.contains('.'));
+        if !top().any(|section| section.name == name.get_ref()) {
+            let names = top().map(|section| (section.name, section.title));
             let near = nearest(name.get_ref(), names.clone().map(|(name, _)| name));
             let title = names.clone().find(|(name, _)| Some(*name) == near).map(|(_, title)| title);
             let owner = key::SECTIONS.iter().find(|s| s.keys.iter().any(|key| key.name == name.get_ref()));
@@ -53,16 +60,26 @@ fn config(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Config {
             reader.tell(Some(name.span()), format!("unknown key \"{}\"; {advice}", name.get_ref()));
         }
     }
-    let config = Config {
+    let server = tls::server(reader, root);
+    let databases = reader.tables(root, &key::DATABASE);
+    let databases = databases.iter().filter_map(|table| database(reader, table, &server)).collect();
+    let users = reader.tables(root, &key::USER);
+    if !root.contains_key(key::AUTH.name) && !root.contains_key(key::HBA.name) {
+        tell_shut_out(reader, &users);
+    }
+    let mut config = Config {
         listen: listen(reader, root),
         runtime: runtime(reader, root),
         limits: limits(reader, root),
         pool: pool(reader, root),
         stats: stats(reader, root),
         log: log(reader, root),
-        databases: reader.tables(root, &key::DATABASE).iter().filter_map(|table| database(reader, table)).collect(),
-        users: reader.tables(root, &key::USER).iter().filter_map(|table| user(reader, table)).collect(),
+        server,
+        auth: auth::auth(reader, root),
+        databases,
+        users: users.iter().filter_map(|table| user(reader, table)).collect(),
     };
+    config.auth.kinds = auth::kinds(&config.users, &config.auth.listed);
     if !root.contains_key(key::DATABASE.name) {
         reader.tell(None, "there is no [[database]]".to_owned());
     }
@@ -80,7 +97,7 @@ fn listen(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Listen {
         reader.tell(table.place("addresses"), "addresses is empty and there is no unix_socket_dir".to_owned());
     }
     let backlog = reader.read(&table, "backlog", value::positive).unwrap_or(default.backlog);
-    Listen { addresses, unix_socket_dir, backlog }
+    Listen { addresses, unix_socket_dir, backlog, tls: tls::listen(reader, table.table) }
 }
 
 fn runtime(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Runtime {
@@ -140,34 +157,43 @@ fn log(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Log {
     Log { level: level.unwrap_or_default() }
 }
 
-fn database(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Database> {
+fn database(reader: &mut Reader<'_>, table: &Table<'_>, server: &ServerTls) -> Option<Database> {
     let name = reader.required(table, "name", value::text);
     let host = reader.required(table, "host", value::host);
     let port = reader.read(table, "port", value::port);
     let dbname = reader.read(table, "dbname", value::text);
     let user = reader.read(table, "user", value::text);
-    let password = reader.read(table, "password", value::text);
+    let password = auth::password(reader, table, "password", "password_file");
     let max_connections = reader.read(table, "max_connections", value::positive);
     let pool = reader.table(table.table, &key::POOL).map(|table| overrides(reader, &table)).unwrap_or_default();
     let port = port.unwrap_or(5432);
-    Some(Database { name: name?, host: host?, port, dbname, user, password, max_connections, pool })
+    let tls = tls::over(reader, table, server);
+    Some(Database { name: name?, host: host?, port, dbname, user, password, max_connections, tls, pool })
 }
 
 fn user(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<User> {
     let name = reader.required(table, "name", value::text);
-    let password = reader.read(table, "password", value::secret);
+    let password = auth::verifier(reader, table);
     let trust = reader.read_list(table, "trust", value::trust).unwrap_or_default();
     let server_user = reader.read(table, "server_user", value::text);
-    let server_password = reader.read(table, "server_password", value::text);
+    let server_password = auth::password(reader, table, "server_password", "server_password_file");
     let max_connections = reader.read(table, "max_connections", value::positive);
     let pool = reader.table(table.table, &key::POOL).map(|table| overrides(reader, &table)).unwrap_or_default();
-    let trust_empty = |value: &Spanned<DeValue<'_>>| value.get_ref().as_array().is_some_and(|list| list.is_empty());
-    if table.find("password").is_none() && table.find("trust").is_none_or(trust_empty) {
-        reader.tell(Some(table.span.clone()), "a user needs password or trust, else it can never log in".to_owned());
-    }
     let trust_local = trust.iter().any(Option::is_none);
     let trust = trust.into_iter().flatten().collect();
     Some(User { name: name?, password, trust, trust_local, server_user, server_password, max_connections, pool })
+}
+
+/// Users that nothing can let in.
+fn tell_shut_out(reader: &mut Reader<'_>, users: &[Table<'_>]) {
+    let empty = |value: &Spanned<DeValue<'_>>| value.get_ref().as_array().is_some_and(|list| list.is_empty());
+    for table in users {
+        let proof = table.find("password").or_else(|| table.find("password_file"));
+        if proof.is_none() && table.find("trust").is_none_or(empty) {
+            let message = "a user needs password or trust, else it can never log in".to_owned();
+            reader.tell(Some(table.span.clone()), message);
+        }
+    }
 }
 
 impl<'t> Table<'t> {

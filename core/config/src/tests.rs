@@ -73,7 +73,7 @@ name = "ann"
             x.toml:25:1: [[database]] needs the key host
             x.toml:26:8: database "a" stands in line 20 already
             x.toml:27:8: port: must be at most 65535
-            x.toml:28:1: unknown key "xyzzy" in [[database]]; there are name, host, port, dbname, user, password, max_connections, pool
+            x.toml:28:1: unknown key "xyzzy" in [[database]]; there are name, host, port, dbname, user, password, password_file, max_connections, tls, tls_ca, tls_certificate, tls_key, pool
             x.toml:31:12: password: must be a SCRAM-SHA-256 verifier or an MD5 hash, not the password itself; make a verifier with ctl password-verifier
             x.toml:32:10: trust: "10.0.0.0/33" is no address range such as 10.0.0.0/8, nor "local"
             x.toml:32:25: trust: "lokal" is no address range such as 10.0.0.0/8, nor "local"
@@ -156,7 +156,7 @@ fn secrets_are_not_in_what_is_printed() {
     let config = Config::parse(&text, "x").unwrap();
     let printed = format!("{config:?} {:?}", config.users[0].password);
     assert!(!printed.contains("hidden") && !printed.contains(MD5), "{printed}");
-    assert_eq!(config.users[0].server_password.as_deref(), Some("hidden2"));
+    assert_eq!(config.users[0].server_password.as_ref().map(Password::as_str), Some("hidden2"));
 }
 
 #[test]
@@ -182,4 +182,100 @@ fn host_names_are_resolved_when_asked() {
     let socket = DATABASE.replace("127.0.0.1", "/run/postgresql");
     let config = Config::parse(&socket, "x").unwrap();
     assert_eq!(config.databases[0].resolve().unwrap(), Upstream::Unix("/run/postgresql/.s.PGSQL.5432".into()));
+}
+
+#[test]
+fn a_databases_tls_is_its_own_keys_over_those_of_the_server_table() {
+    let text = r#"
+[server]
+tls = "verify-ca"
+tls_ca = "/ca"
+[[database]]
+name = "a"
+host = "::1"
+tls = "verify-full"
+tls_certificate = "/c"
+tls_key = "/k"
+[[database]]
+name = "b"
+host = "::1"
+tls = "prefer"
+"#;
+    let config = Config::parse(text, "f").unwrap();
+    let tls = |name: &str| &config.database(name).unwrap().tls;
+    assert_eq!(tls("a").mode, TlsMode::VerifyFull);
+    assert_eq!(tls("a").ca.as_deref(), Some(Path::new("/ca")));
+    assert_eq!(tls("a").identity, Some(("/c".into(), "/k".into())));
+    assert_eq!((tls("b").mode, &tls("b").identity), (TlsMode::Prefer, &None));
+}
+
+#[test]
+fn keys_of_tls_that_lack_each_other_are_told() {
+    let text = r#"
+[listen.tls]
+mode = "verify-full"
+client_crl = "/crl"
+[server]
+tls = "require"
+tls_ca = "/ca"
+[[database]]
+name = "a"
+host = "::1"
+tls_key = "/k"
+[[database]]
+name = "b"
+host = "::1"
+tls = "on"
+[tls]
+"#;
+    expect![[r#"
+        x.toml:2:1: mode = "verify-full" needs the key certificate
+        x.toml:2:1: mode = "verify-full" needs the key client_ca
+        x.toml:2:1: mode = "verify-full" needs the key key
+        x.toml:4:14: client_crl has no meaning without client_ca
+        x.toml:7:10: tls_ca has no meaning with tls = "require"; tls = "verify-full" judges certificates
+        x.toml:11:11: tls_key needs the key tls_certificate
+        x.toml:15:7: tls: must be one of "disable", "allow", "prefer", "require", "verify-ca", "verify-full", not "on"
+        x.toml:16:2: unknown key "tls"; it belongs in [listen]"#]]
+    .assert_eq(&errors(text));
+}
+
+#[test]
+fn rules_are_rows_of_a_table_or_of_a_file() {
+    let text = format!(
+        "{DATABASE}[[hba]]\ntype = \"local\"\nmethod = \"peer\"\n\
+         [[hba]]\ntype = \"host\"\ndatabase = [\"app\", \"other\"]\nuser = \"ann, \\\"all\\\"\"\n\
+         address = \"10.0.0.0 255.0.0.0\"\nmethod = \"scram-sha-256\"\n[[user]]\nname = \"ann\"\n"
+    );
+    let rules = Config::parse(&text, "x.toml").unwrap().auth.rules.unwrap();
+    let origin = hba::Origin::Plain("10.1.1.1".parse().unwrap());
+    let judge = |user, database| {
+        let row = rules.judge(&hba::Visitor { user, database, origin });
+        row.map(|row| (row.place.clone(), row.method.name()))
+    };
+    let row = Some(("x.toml:7".to_owned(), "scram-sha-256"));
+    assert_eq!([judge("ann", "app"), judge("all", "other")], [row.clone(), row]);
+    assert_eq!([judge("bob", "app"), judge("ann", "third")], [None, None]);
+    let text = format!(
+        "{DATABASE}[auth]\nhba_file = \"nowhere.conf\"\nauth_query = \"select 1\"\nauth_file = \"/nowhere/list\"\n\
+         [[hba]]\ntype = \"host\"\nmethod = \"trust\"\n[[hba]]\ntype = \"local\"\nmethod = 3\n"
+    );
+    expect![[r#"
+        /nowhere/list: No such file or directory (os error 2)
+        nowhere.conf: No such file or directory (os error 2)
+        x.toml:5:12: there are [[hba]] too; rules stand in one place only
+        x.toml:6:14: auth_query has no meaning without auth_user
+        x.toml:8:1: "trust" is no IP address, all, samehost or samenet (host names are not looked up)
+        x.toml:13:10: method: must be text in quotes, or a list of such"#]]
+    .assert_eq(&errors(&text));
+}
+
+#[test]
+fn a_secret_stands_in_one_place_and_is_not_told() {
+    let text = format!("{DATABASE}password = \"hidden\"\npassword_file = \"/nowhere/at/all\"\n");
+    let told = errors(&text);
+    assert!(told.contains("password is there too") && told.contains("/nowhere/at/all: No such file"), "{told}");
+    assert!(!told.contains("hidden"), "{told}");
+    let told = errors(&format!("{DATABASE}password = \"env:NO_SUCH_VARIABLE_HERE\"\n"));
+    assert!(told.contains("x.toml:4:12: password: there is no variable NO_SUCH_VARIABLE_HERE"), "{told}");
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use crate::{LogLevel, PoolMode, Range, Secret, Share};
+use crate::{LogLevel, PoolMode, Range, Secret, Share, TlsMode};
 
 /// Longest path a Unix socket can have: `sun_path` without its NUL.
 const SOCKET_PATH_LEN_MAX: usize = 107;
@@ -171,6 +171,16 @@ pub(crate) fn share(value: &DeValue<'_>) -> Parsed<Share> {
     }
 }
 
+pub(crate) fn tls_mode(value: &DeValue<'_>) -> Parsed<TlsMode> {
+    use TlsMode::{Allow, Disable, Prefer, Require, VerifyCa, VerifyFull};
+    choice(value, &[Disable, Allow, Prefer, Require, VerifyCa, VerifyFull].map(|mode| (mode.name(), mode)))
+}
+
+/// A file of which only the name is known yet.
+pub(crate) fn file(value: &DeValue<'_>) -> Parsed<PathBuf> {
+    text(value).map(PathBuf::from)
+}
+
 pub(crate) fn level(value: &DeValue<'_>) -> Parsed<LogLevel> {
     choice(
         value,
@@ -196,8 +206,7 @@ pub(crate) fn trust(value: &DeValue<'_>) -> Parsed<Option<Range>> {
 }
 
 /// A verifier or hash as `rolpassword` holds it. The text is never repeated: it may be a password.
-pub(crate) fn secret(value: &DeValue<'_>) -> Parsed<Secret> {
-    let text = string(value, "a verifier")?;
+pub(crate) fn verifier(text: &str) -> Parsed<Secret> {
     if text.starts_with("SCRAM-SHA-256$") {
         return match is_scram_verifier(text) {
             true => Ok(Secret::new(text)),

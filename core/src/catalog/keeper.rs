@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
+use config::TlsMode;
 use crossbeam::channel::{Receiver, Sender, bounded};
 use dbproto::auth::ClientAuth;
 use dbproto::frame;
@@ -21,11 +22,15 @@ use dbproto::message::backend::{self, Authentication, ErrorFields};
 use dbproto::message::frontend;
 use dbproto::startup;
 use runtime::{Address, ShardHandle};
+use rustls::{ClientConnection, StreamOwned};
 
 use crate::catalog::facts::{self, Row};
 use crate::catalog::{Catalog, Facts};
 use crate::pool::Target;
+use crate::server::secure::{Hop, Way};
 use crate::shard::Message;
+use crate::tls::Upstream;
+use crate::tls::binding::end_point;
 
 /// Databases that are watched at once; requests of further ones are not shared.
 const WATCHES_MAX: usize = 64;
@@ -154,19 +159,39 @@ trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
 /// A blocking connection to PostgreSQL.
-struct Link {
+pub(crate) struct Link {
     stream: Box<dyn Stream>,
     input: BytesMut,
 }
 
 impl Link {
     fn open(target: &Target) -> io::Result<Self> {
+        Self::open_with(target, &[("application_name", "optimacore catalog")])
+    }
+
+    /// Logs in with these settings, in the ways that the database's mode of TLS allows, the first one first.
+    pub(crate) fn open_with(target: &Target, settings: &[(&str, &str)]) -> io::Result<Self> {
+        match target.tls.as_ref().map_or(TlsMode::Disable, |tls| tls.mode) {
+            TlsMode::Allow | TlsMode::Prefer => {
+                Self::open_by(target, Way::First, settings).or_else(|_| Self::open_by(target, Way::Second, settings))
+            }
+            TlsMode::Disable | TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => {
+                Self::open_by(target, Way::First, settings)
+            }
+        }
+    }
+
+    fn open_by(target: &Target, way: Way, settings: &[(&str, &str)]) -> io::Result<Self> {
+        let mut auth = target.login();
         let stream: Box<dyn Stream> = match &target.address {
             Address::Tcp(address) => {
                 let stream = TcpStream::connect_timeout(address, Duration::from_secs(5))?;
                 stream.set_read_timeout(Some(ANSWER_MAX))?;
                 stream.set_nodelay(true)?;
-                Box::new(stream)
+                match Hop::first(target.tls.as_ref(), way) {
+                    Hop::Clear => Box::new(stream),
+                    Hop::Asking(tls) | Hop::Handshaking(tls) | Hop::Secured(tls) => secure(stream, &tls, &mut auth)?,
+                }
             }
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path)?;
@@ -176,15 +201,14 @@ impl Link {
         };
         let mut link = Self { stream, input: BytesMut::new() };
         let mut out = BytesMut::new();
-        let parameters: [(&[u8], &[u8]); 4] = [
+        let mut parameters: Vec<(&[u8], &[u8])> = vec![
             (b"user", target.user.as_bytes()),
             (b"database", target.database.as_bytes()),
-            (b"application_name", b"optimacore catalog"),
             (b"client_encoding", b"UTF8"),
         ];
+        parameters.extend(settings.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
         startup::write_startup(&mut out, &parameters);
         link.stream.write_all(&out)?;
-        let mut auth = ClientAuth::new(target.user.as_bytes(), target.password.as_ref().map(String::as_bytes));
         loop {
             let (tag, body) = link.message()?;
             match tag {
@@ -209,10 +233,15 @@ impl Link {
         Ok(facts)
     }
 
-    fn query(&mut self, text: &str) -> io::Result<Vec<Row>> {
+    pub(crate) fn query(&mut self, text: &str) -> io::Result<Vec<Row>> {
         let mut out = BytesMut::new();
         frontend::write_query(&mut out, text.as_bytes()).map_err(io::Error::other)?;
-        self.stream.write_all(&out)?;
+        self.rows_of(&out)
+    }
+
+    /// Sends a request and gives the rows of its answer.
+    pub(crate) fn rows_of(&mut self, request: &[u8]) -> io::Result<Vec<Row>> {
+        self.stream.write_all(request)?;
         let mut rows = Vec::new();
         let mut failure = None;
         loop {
@@ -247,6 +276,32 @@ impl Link {
             }
             self.input.extend_from_slice(buffer.get(..len).unwrap_or_default());
         }
+    }
+}
+
+/// Asks for TLS and shakes hands, with the certificates as they are now.
+fn secure(mut stream: TcpStream, tls: &Upstream, auth: &mut ClientAuth) -> io::Result<Box<dyn Stream>> {
+    let mut out = BytesMut::new();
+    startup::write_ssl_request(&mut out);
+    stream.write_all(&out)?;
+    let mut answer = [0];
+    // this byte and no more: what came behind it in clear is taken for a handshake, which it is not
+    stream.read_exact(&mut answer)?;
+    match (answer, tls.mode.is_required()) {
+        ([b'S'], _) => {
+            let tls = tls.afresh().map_err(io::Error::other)?;
+            let mut connection = ClientConnection::new(tls.config, tls.name).map_err(io::Error::other)?;
+            while connection.is_handshaking() {
+                connection.complete_io(&mut stream)?;
+            }
+            let certificate = connection.peer_certificates().and_then(<[_]>::first);
+            if let Some(channel) = certificate.and_then(|der| end_point(der)) {
+                auth.bind(channel);
+            }
+            Ok(Box::new(StreamOwned::new(connection, stream)))
+        }
+        ([b'N'], false) => Ok(Box::new(stream)),
+        _ => Err(io::Error::other("it does not speak TLS")),
     }
 }
 

@@ -2,11 +2,13 @@
 
 use std::hash::{BuildHasher as _, Hasher as _};
 
+use config::Known;
+use dbproto::auth::Credentials;
 use runtime::ShardId;
 
 use crate::catalog::keeper::{News, WatchRequest};
 use crate::error::Failure;
-use crate::pool::{Pool, PoolId, Target};
+use crate::pool::{Lending, Pool, PoolId, Target};
 use crate::session::SessionId;
 use crate::shard::Shard;
 
@@ -31,12 +33,37 @@ fn turn_of(user: &str, database: &str) -> u32 {
     u32::try_from(hasher.finish() >> 40).unwrap_or_default()
 }
 
+/// What a list of users has that is enough to log in with. A SCRAM verifier is not.
+fn stored(known: &Known) -> Credentials {
+    match known {
+        Known::Plain(password) => Credentials::of_password(Some(password.as_str().as_bytes())),
+        Known::Hashed(secret) => Credentials::of_md5(secret.as_str()),
+    }
+}
+
 impl Shard {
     /// The pool of a user and database, made if it is new.
     pub(crate) fn pool_for(&mut self, shards: u32, user: &str, database: &str) -> Result<PoolId, Failure> {
+        self.pool_with(shards, user, database, &Credentials::None)
+    }
+
+    /// As [`Shard::pool_for`]; `shown` is what a client of the pool's has just logged in with.
+    pub(crate) fn pool_with(
+        &mut self,
+        shards: u32,
+        user: &str,
+        database: &str,
+        shown: &Credentials,
+    ) -> Result<PoolId, Failure> {
         let key = (database.to_owned(), user.to_owned());
-        if let Some(id) = self.pool_index.get(&key) {
-            return Ok(*id);
+        if let Some(id) = self.pool_index.get(&key).copied() {
+            if let Some(pool) = self.pool_mut(id)
+                && pool.lending == Lending::Clients
+                && *shown != Credentials::None
+            {
+                pool.target.credentials = shown.clone();
+            }
+            return Ok(id);
         }
         let unknown = || Failure::UnknownDatabase { database: database.to_owned() };
         let found = self.config.database(database).ok_or_else(unknown)?;
@@ -48,22 +75,30 @@ impl Shard {
         let account = self.config.user(user);
         // the database's user is everybody's; a password belongs to the user it stands beside
         let (server_user, password) = match &found.user {
-            Some(user) => (Some(user.clone()), found.password.clone()),
+            Some(user) => (Some(user.clone()), found.password.as_ref()),
             None => (
                 account.and_then(|account| account.server_user.clone()),
-                account.and_then(|account| account.server_password.clone()).or_else(|| found.password.clone()),
+                account.and_then(|account| account.server_password.as_ref()).or(found.password.as_ref()),
             ),
         };
+        let server_user = server_user.unwrap_or_else(|| user.to_owned());
+        let fixed = match password {
+            Some(password) => Credentials::of_password(Some(password.as_str().as_bytes())),
+            None => self.config.auth.listed.find(&server_user).map_or(Credentials::None, stored),
+        };
+        let lending = if fixed == Credentials::None && server_user == user { Lending::Clients } else { Lending::Fixed };
         let target = Target {
             address,
             database: found.dbname.clone().unwrap_or_else(|| database.to_owned()),
-            user: server_user.unwrap_or_else(|| user.to_owned()),
-            password,
+            user: server_user,
+            credentials: if lending == Lending::Clients { shown.clone() } else { fixed },
+            tls: self.tls.servers.get(number).cloned().flatten(),
         };
         let settings = self.config.pool_for(found, user);
         let permits = share_of(settings.size, shards, u32::from(self.stats.shard), turn_of(user, database));
         let id = PoolId(u32::try_from(self.pools.len()).unwrap_or(u32::MAX));
         let mut pool = Pool::new(format!("{database}/{user}"), target, settings, permits);
+        pool.lending = lending;
         pool.database = (number, pool.target.database.clone());
         pool.news = self.news.get(&pool.database).cloned();
         if pool.news.is_none() {

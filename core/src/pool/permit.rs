@@ -11,10 +11,11 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use runtime::ShardId;
+use runtime::{ShardId, Tls};
 
 use crate::pipe::{List, Server, ServerId, Soil};
 use crate::pool::{Parameter, PoolId};
+use crate::server::secure::Hop;
 use crate::shard::{Message, Shard, World};
 use crate::slab::TokenKind;
 
@@ -52,6 +53,9 @@ pub(crate) struct Lent {
 /// A connection to Postgres with nothing owed and nothing half sent.
 struct LentConnection {
     socket: OwnedFd,
+    /// Its encryption, and what a cancel of it needs.
+    tls: Option<Box<Tls>>,
+    hop: Hop,
     /// What Postgres said while it was on its way out.
     input: BytesMut,
     cancel_key: Option<(u32, Vec<u8>)>,
@@ -155,7 +159,7 @@ impl Shard {
     }
 
     /// The kernel has let go of a connection that is lent.
-    pub(crate) fn on_server_detached(&mut self, io: &mut World<'_>, id: ServerId, socket: OwnedFd) {
+    pub(crate) fn on_server_detached(&mut self, io: &mut World<'_>, id: ServerId, left: (OwnedFd, Option<Box<Tls>>)) {
         let Some(server) = self.servers.get_mut(id) else { return };
         let List::Leaving(to) = server.list else {
             // what it said meanwhile put it in doubt
@@ -164,7 +168,9 @@ impl Shard {
         };
         let pool_id = server.pool;
         let connection = LentConnection {
-            socket,
+            socket: left.0,
+            tls: left.1,
+            hop: server.hop.clone(),
             input: std::mem::take(&mut server.input),
             cancel_key: server.key.clone(),
             parameters: std::mem::take(&mut server.parameters),
@@ -201,7 +207,11 @@ impl Shard {
         let now = io.now();
         let inserted = self.servers.insert_with(|id| {
             let socket = io.attach(connection.socket, id.token(TokenKind::Server));
+            if let Some(tls) = connection.tls {
+                io.resume_tls(socket, tls);
+            }
             let mut server = Server::lent(pool_id, socket, now);
+            server.hop = connection.hop;
             server.key = connection.cancel_key;
             server.opened_at = connection.opened_at;
             for (name, value) in &connection.parameters {

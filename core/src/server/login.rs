@@ -22,14 +22,13 @@ pub(crate) struct Refusal {
 
 /// A login that is under way.
 pub(crate) struct ServerLogin {
-    auth: ClientAuth,
+    pub(super) auth: ClientAuth,
     pub(crate) refusal: Option<Refusal>,
 }
 
 impl ServerLogin {
     pub(crate) fn new(target: &Target) -> Self {
-        let password = target.password.as_ref().map(String::as_bytes);
-        Self { auth: ClientAuth::new(target.user.as_bytes(), password), refusal: None }
+        Self { auth: target.login(), refusal: None }
     }
 }
 
@@ -119,6 +118,9 @@ impl Shard {
 
     /// Postgres refused our login. For reasons that pass, it is tried again; otherwise those who wait are told.
     pub(super) fn on_login_refused(&mut self, io: &mut World<'_>, pool_id: PoolId, refusal: Refusal) {
+        if refusal.sqlstate == "28P01" {
+            self.forget_secret_of(pool_id);
+        }
         let passing = matches!(refusal.sqlstate.as_str(), "57P03" | "53300" | "57P01" | "57P02");
         self.on_connect_failed(io, pool_id, format!("{} ({})", refusal.message, refusal.sqlstate));
         if passing {

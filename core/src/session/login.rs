@@ -3,8 +3,7 @@
 use std::rc::Rc;
 
 use bytes::Buf as _;
-use dbproto::auth::server::{Challenge, Method, Secret, ServerAuth, Step};
-use dbproto::frame;
+use dbproto::auth::Credentials;
 use dbproto::message::backend::{self, TransactionStatus};
 use dbproto::startup::{self, Startup, StartupMessage};
 
@@ -13,17 +12,19 @@ use crate::dress::{Dress, startup_settings};
 use crate::error::Failure;
 use crate::pipe::ServerId;
 use crate::pool::Parameter;
-use crate::session::{Authenticating, Phase, Reading, SessionId, Start};
+use crate::session::secure::{HANDSHAKE, Request, judge_transport};
+use crate::session::{Phase, Reading, SessionId, Start};
 use crate::shard::{Admission, Shard, World};
-
-/// Longest password message.
-const PASSWORD_LEN_MAX: usize = 64 * 1024;
 
 impl Shard {
     /// Takes a start-up packet, if it is there; gives whether there may be more to do.
     pub(super) fn on_startup_bytes(&mut self, io: &mut World<'_>, id: SessionId) -> bool {
         let Some(session) = self.sessions.get_mut(id) else { return false };
         let mut input = std::mem::take(&mut session.input);
+        if input.first() == Some(&HANDSHAKE) && self.on_direct_tls(io, id, &input) {
+            return false;
+        }
+        let Some(session) = self.sessions.get_mut(id) else { return false };
         let (packet, used) = match startup::parse(&input) {
             Ok(None) => {
                 session.input = input;
@@ -43,7 +44,8 @@ impl Shard {
                     self.end_session(io, id, Some(&Failure::Protocol { what }));
                     return false;
                 }
-                io.output(session.socket).extend_from_slice(b"N");
+                let request = if packet == Startup::Ssl { Request::Ssl } else { Request::GssEnc };
+                self.on_encryption_request(io, id, request);
                 false
             }
             Startup::Cancel { process_id, secret } => {
@@ -57,23 +59,27 @@ impl Shard {
                 self.end_session(io, id, Some(&Failure::TooManyClients { limit }));
                 return false;
             }
-            Startup::Start(message) => match read_start(&message) {
-                Ok(start) => {
-                    if message.minor > 0 || message.protocol_options().next().is_some() {
-                        let out = io.output(session.socket);
-                        backend::write_negotiate_protocol_version(
-                            out,
-                            0,
-                            message.protocol_options().collect::<Vec<_>>().into_iter(),
-                        );
+            Startup::Start(message) => {
+                let start = judge_transport(session, self.config.listen.tls.mode)
+                    .and_then(|()| read_start(&message, &self.config.auth.ignored_parameters));
+                match start {
+                    Ok(start) => {
+                        if message.minor > 0 || message.protocol_options().next().is_some() {
+                            let out = io.output(session.socket);
+                            backend::write_negotiate_protocol_version(
+                                out,
+                                0,
+                                message.protocol_options().collect::<Vec<_>>().into_iter(),
+                            );
+                        }
+                        self.authenticate(io, id, start)
                     }
-                    self.authenticate(io, id, start)
+                    Err(failure) => {
+                        self.end_session(io, id, Some(&failure));
+                        return false;
+                    }
                 }
-                Err(failure) => {
-                    self.end_session(io, id, Some(&failure));
-                    return false;
-                }
-            },
+            }
         };
         input.advance(used);
         if let Some(session) = self.sessions.get_mut(id) {
@@ -82,71 +88,10 @@ impl Shard {
         go_on
     }
 
-    fn authenticate(&mut self, io: &mut World<'_>, id: SessionId, start: Start) -> bool {
-        let Some(session) = self.sessions.get_mut(id) else { return false };
-        let trusted = match session.peer {
-            Some(peer) => self.config.trusts(&start.user, peer),
-            None => self.config.trusts_local(&start.user),
-        };
-        let known = self.config.user(&start.user).and_then(|user| user.password.as_ref());
-        let secret = match known.and_then(|secret| Secret::parse(secret.as_str()).ok()) {
-            _ if trusted => Secret::Trust,
-            Some(secret) => secret,
-            None => Secret::mock(Method::Scram, &self.board.mock_key, start.user.as_bytes()),
-        };
-        let mut challenge = Challenge { salt: [0; 4], nonce: [0; 18] };
-        cancel::fill_random(&mut challenge.salt);
-        cancel::fill_random(&mut challenge.nonce);
-        let (machine, step) = ServerAuth::start(&secret, start.user.as_bytes(), challenge, io.output(session.socket));
-        session.phase = Phase::Authenticating(Box::new(Authenticating { machine, start }));
-        self.on_auth_step(io, id, step)
-    }
-
-    /// Takes a password message, if it is there.
-    pub(super) fn on_password_bytes(&mut self, io: &mut World<'_>, id: SessionId) -> bool {
-        let Some(session) = self.sessions.get_mut(id) else { return false };
-        let mut input = std::mem::take(&mut session.input);
-        let (step, used) = match frame::split(&input) {
-            Ok(None) if input.len() <= PASSWORD_LEN_MAX => {
-                session.input = input;
-                return false;
-            }
-            Ok(Some((message, _))) if message.tag == b'p' => {
-                let Phase::Authenticating(login) = &mut session.phase else { return false };
-                (login.machine.handle_password(message.body, io.output(session.socket)), message.bytes.len())
-            }
-            Ok(_) | Err(_) => {
-                let what = "expected a password message".to_owned();
-                self.end_session(io, id, Some(&Failure::Protocol { what }));
-                return false;
-            }
-        };
-        input.advance(used);
-        session.input = input;
-        self.on_auth_step(io, id, step)
-    }
-
-    fn on_auth_step(&mut self, io: &mut World<'_>, id: SessionId, step: Step) -> bool {
-        match step {
-            Step::Continue => true,
-            Step::Failed => {
-                self.end_session(io, id, None);
-                false
-            }
-            Step::Done => {
-                let Some(session) = self.sessions.get_mut(id) else { return false };
-                if let Phase::Authenticating(login) = std::mem::replace(&mut session.phase, Phase::Welcoming) {
-                    self.settle_in(io, id, login.start);
-                }
-                true
-            }
-        }
-    }
-
     /// The client is who it says: it gets its pool, and is told the server's parameters as soon as they are known.
-    fn settle_in(&mut self, io: &mut World<'_>, id: SessionId, start: Start) {
+    pub(super) fn settle_in(&mut self, io: &mut World<'_>, id: SessionId, start: Start) {
         let shards = u32::try_from(io.shard_count()).unwrap_or(1);
-        let pool_id = match self.pool_for(shards, &start.user, &start.database) {
+        let pool_id = match self.pool_with(shards, &start.user, &start.database, &start.shown) {
             Ok(pool_id) => pool_id,
             Err(failure) => {
                 self.end_session(io, id, Some(&failure));
@@ -222,7 +167,7 @@ pub(crate) fn reading(parameters: &[Parameter]) -> Reading {
 }
 
 /// What a start-up packet asks for, or why that cannot be had.
-fn read_start(message: &StartupMessage<'_>) -> Result<Start, Failure> {
+fn read_start(message: &StartupMessage<'_>, ignored: &[String]) -> Result<Start, Failure> {
     if message.major != 3 {
         let what = format!("unsupported frontend protocol {}.{}: server supports 3.0", message.major, message.minor);
         return Err(Failure::Unsupported { what });
@@ -239,8 +184,11 @@ fn read_start(message: &StartupMessage<'_>) -> Result<Start, Failure> {
         });
     }
     let database = text(b"database").filter(|name| !name.is_empty()).unwrap_or_else(|| user.clone());
-    let settings = startup_settings(message.parameters()).map_err(|switch| Failure::Unsupported {
+    let is_ignored = |name: &[u8]| ignored.iter().any(|other| other.as_bytes().eq_ignore_ascii_case(name));
+    let parameters = message.parameters().filter(|(name, _)| !is_ignored(name));
+    let mut settings = startup_settings(parameters).map_err(|switch| Failure::Unsupported {
         what: format!("the start-up packet's options contain \"{switch}\"; only -c name=value is supported"),
     })?;
-    Ok(Start { user, database, settings })
+    settings.retain(|(name, _)| !is_ignored(name.as_bytes()));
+    Ok(Start { user, database, settings, shown: Credentials::None })
 }

@@ -5,9 +5,11 @@
 use std::fmt;
 
 use bytes::{BufMut as _, BytesMut};
+use md5::{Digest as _, Md5};
 use postgres_protocol::authentication::md5_hash;
-use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, ScramSha256};
+use postgres_protocol::authentication::sasl::{ChannelBinding, SCRAM_SHA_256, SCRAM_SHA_256_PLUS, ScramSha256};
 
+use crate::auth::keys::{Credentials, KeyExchange};
 use crate::message::backend::Authentication;
 use crate::message::{frontend, put_cstr};
 
@@ -16,6 +18,8 @@ use crate::message::{frontend, put_cstr};
 pub enum AuthError {
     /// The server asks for a password and there is none.
     NoPassword,
+    /// What is known instead of a password does not fit the method the server asks for.
+    WrongKind,
     /// The server asks for a method that is not spoken here.
     UnsupportedMethod,
     /// The server's message fits no step of the exchange, or its proof is wrong.
@@ -26,6 +30,9 @@ impl fmt::Display for AuthError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::NoPassword => "the server asks for a password and none is configured",
+            Self::WrongKind => {
+                "the server asks for another proof than the keys that the client's login has shown; a password is needed"
+            }
             Self::UnsupportedMethod => "the server asks for an authentication method that is not supported",
             Self::BadExchange => "the server broke the authentication exchange",
         })
@@ -49,8 +56,12 @@ pub enum Step {
 /// One login.
 pub struct ClientAuth {
     user: Vec<u8>,
-    password: Option<Vec<u8>>,
+    credentials: Credentials,
+    /// Our part of the nonce where there are keys and no password.
+    nonce: [u8; 18],
+    channel: Option<Vec<u8>>,
     scram: Option<ScramSha256>,
+    by_keys: Option<KeyExchange>,
     proven: bool,
 }
 
@@ -64,7 +75,28 @@ impl ClientAuth {
     /// A login of `user`.
     #[must_use]
     pub fn new(user: &[u8], password: Option<&[u8]>) -> Self {
-        Self { user: user.to_vec(), password: password.map(<[u8]>::to_vec), scram: None, proven: false }
+        // without keys there is no use for a nonce of ours
+        Self::with(user, Credentials::of_password(password), [0; 18])
+    }
+
+    /// A login of `user` with whatever there is; the nonce must be unpredictable and never the same twice.
+    #[must_use]
+    pub fn with(user: &[u8], credentials: Credentials, nonce: [u8; 18]) -> Self {
+        Self { user: user.to_vec(), credentials, nonce, channel: None, scram: None, by_keys: None, proven: false }
+    }
+
+    /// The login goes over TLS: `channel` is the hash of the server's certificate (`tls-server-end-point`), to which the proof
+    /// is bound if the server can do that and there is a password.
+    pub fn bind(&mut self, channel: Vec<u8>) {
+        self.channel = Some(channel);
+    }
+
+    fn password(&self) -> Result<&[u8], AuthError> {
+        match &self.credentials {
+            Credentials::Password(password) => Ok(password),
+            Credentials::None => Err(AuthError::NoPassword),
+            Credentials::Md5(_) | Credentials::Scram(_) => Err(AuthError::WrongKind),
+        }
     }
 
     /// Answers a request of the server's.
@@ -74,18 +106,28 @@ impl ClientAuth {
     pub fn handle(&mut self, request: Authentication<'_>, out: &mut BytesMut) -> Result<Step, AuthError> {
         match request {
             // a server that began SCRAM must prove itself before it is believed
-            Authentication::Ok if self.scram.is_some() && !self.proven => Err(AuthError::BadExchange),
+            Authentication::Ok if (self.scram.is_some() || self.by_keys.is_some()) && !self.proven => {
+                Err(AuthError::BadExchange)
+            }
             Authentication::Ok => Ok(Step::Done),
             Authentication::Cleartext => {
-                let password = self.password.clone().ok_or(AuthError::NoPassword)?;
-                send(out, |body| put_cstr(body, &password))
+                let password = self.password()?;
+                send(out, |body| put_cstr(body, password))
             }
             Authentication::Md5 { salt } => {
-                let password = self.password.as_ref().ok_or(AuthError::NoPassword)?;
-                let hash = md5_hash(&self.user, password, salt);
+                let hash = match &self.credentials {
+                    Credentials::Md5(digits) => salt_md5(digits, salt),
+                    Credentials::None | Credentials::Password(_) | Credentials::Scram(_) => {
+                        md5_hash(&self.user, self.password()?, salt)
+                    }
+                };
                 send(out, |body| put_cstr(body, hash.as_bytes()))
             }
             Authentication::Sasl { mechanisms } => self.begin_scram(mechanisms, out),
+            Authentication::SaslContinue { data } if let Some(exchange) = &mut self.by_keys => {
+                let message = exchange.answer(data).ok_or(AuthError::BadExchange)?;
+                send(out, |body| body.extend_from_slice(message.as_bytes()))
+            }
             Authentication::SaslContinue { data } => {
                 let scram = self.scram.as_mut().ok_or(AuthError::BadExchange)?;
                 if iterations(data).is_none_or(|count| count > ITERATIONS_MAX) {
@@ -94,6 +136,10 @@ impl ClientAuth {
                 scram.update(data).map_err(|_| AuthError::BadExchange)?;
                 let message = scram.message().to_vec();
                 send(out, |body| body.extend_from_slice(&message))
+            }
+            Authentication::SaslFinal { data } if let Some(exchange) = &self.by_keys => {
+                self.proven = exchange.is_proven(data);
+                if self.proven { Ok(Step::Continue) } else { Err(AuthError::BadExchange) }
             }
             Authentication::SaslFinal { data } => {
                 let scram = self.scram.as_mut().ok_or(AuthError::BadExchange)?;
@@ -106,21 +152,44 @@ impl ClientAuth {
     }
 
     fn begin_scram(&mut self, mechanisms: &[u8], out: &mut BytesMut) -> Result<Step, AuthError> {
-        if self.scram.is_some() {
+        if self.scram.is_some() || self.by_keys.is_some() {
             return Err(AuthError::BadExchange);
         }
-        if !mechanisms.split(|byte| *byte == 0).any(|name| name == SCRAM_SHA_256.as_bytes()) {
-            return Err(AuthError::UnsupportedMethod);
-        }
-        let password = self.password.as_ref().ok_or(AuthError::NoPassword)?;
-        let scram = self.scram.insert(ScramSha256::new(password, ChannelBinding::unsupported()));
-        let message = scram.message().to_vec();
+        let offers = |wanted: &str| mechanisms.split(|byte| *byte == 0).any(|name| name == wanted.as_bytes());
+        let (mechanism, message) = if let Credentials::Scram(keys) = &self.credentials {
+            if !offers(SCRAM_SHA_256) {
+                return Err(AuthError::UnsupportedMethod);
+            }
+            let exchange = self.by_keys.insert(KeyExchange::new(keys.clone(), self.nonce));
+            (SCRAM_SHA_256, exchange.first().into_bytes())
+        } else {
+            let (mechanism, binding) = match &self.channel {
+                Some(channel) if offers(SCRAM_SHA_256_PLUS) => {
+                    (SCRAM_SHA_256_PLUS, ChannelBinding::tls_server_end_point(channel.clone()))
+                }
+                _ if !offers(SCRAM_SHA_256) => return Err(AuthError::UnsupportedMethod),
+                // a server that did offer it, whatever came through to us, refuses this
+                Some(_) => (SCRAM_SHA_256, ChannelBinding::unrequested()),
+                None => (SCRAM_SHA_256, ChannelBinding::unsupported()),
+            };
+            let scram = ScramSha256::new(self.password()?, binding);
+            (mechanism, self.scram.insert(scram).message().to_vec())
+        };
         send(out, |body| {
-            put_cstr(body, SCRAM_SHA_256.as_bytes());
+            put_cstr(body, mechanism.as_bytes());
             body.put_u32(u32::try_from(message.len()).unwrap_or(u32::MAX));
             body.extend_from_slice(&message);
         })
     }
+}
+
+/// The answer to an MD5 request when only the hash is known.
+fn salt_md5(digits: &[u8; 32], salt: [u8; 4]) -> String {
+    let mut md5 = Md5::new();
+    md5.update(digits);
+    md5.update(salt);
+    let salted: [u8; 16] = md5.finalize().into();
+    salted.iter().fold("md5".to_owned(), |text, byte| format!("{text}{byte:02x}"))
 }
 
 /// The iteration count of a `server-first-message` (RFC 5802 section 7).

@@ -15,10 +15,14 @@ use md5::{Digest as _, Md5};
 use sha2::Sha256;
 use subtle::{Choice, ConstantTimeEq as _};
 
+use crate::auth::keys::{Credentials, ScramKeys};
 use crate::message::error::{ErrorReport, Severity, write_error};
 use crate::message::{cstr, put_cstr, write_short};
 
 const MECHANISM: &str = "SCRAM-SHA-256";
+const MECHANISM_PLUS: &str = "SCRAM-SHA-256-PLUS";
+/// The binding header of a client that binds to the server's certificate (RFC 5929 section 4).
+const HEADER_PLUS: &str = "p=tls-server-end-point,,";
 /// Longest password message that is looked at.
 const MESSAGE_LEN_MAX: usize = 64 * 1024;
 /// Longest nonce of a client's that is accepted; drivers send 18 to 36 characters.
@@ -77,20 +81,31 @@ impl Secret {
     /// the same for its life, so that an unknown user is shown the same salt at every attempt, as a known one is.
     #[must_use]
     pub fn mock(method: Method, key: &[u8; 32], user: &[u8]) -> Self {
-        let derive = |what: &[u8]| hmac(key, &[what, b"\0", user]);
+        let derive = |what: &[u8]| derive(key, what, user);
         match method {
             Method::Md5 => {
                 Self::Md5(Md5Hash { digits: hex(derive(b"md5").first_chunk().unwrap_or(&[0; 16])), proves: 0 })
             }
             Method::Scram => Self::Scram(ScramVerifier {
                 iterations: SCRAM_ITERATIONS,
-                salt: derive(b"salt").first_chunk::<16>().unwrap_or(&[0; 16]).to_vec(),
+                salt: salt_of(key, user).to_vec(),
                 stored_key: derive(b"stored"),
                 server_key: derive(b"server"),
                 proves: 0,
             }),
         }
     }
+}
+
+fn derive(key: &[u8; 32], what: &[u8], user: &[u8]) -> [u8; 32] {
+    hmac(key, &[what, b"\0", user])
+}
+
+/// The salt that a mock secret shows for a user. Verifiers that are made of passwords on the way should have it too, so that
+/// nobody can tell one from the other.
+#[must_use]
+pub fn salt_of(key: &[u8; 32], user: &[u8]) -> [u8; 16] {
+    *derive(key, b"salt", user).first_chunk().unwrap_or(&[0; 16])
 }
 
 /// The hash of an MD5 secret.
@@ -191,6 +206,8 @@ pub enum Step {
 pub struct ServerAuth {
     user: Vec<u8>,
     state: State,
+    /// What a login that succeeded has shown.
+    shown: Credentials,
 }
 
 impl fmt::Debug for ServerAuth {
@@ -201,7 +218,7 @@ impl fmt::Debug for ServerAuth {
 
 enum State {
     ExpectMd5 { hash: Md5Hash, salt: [u8; 4] },
-    ExpectScramFirst { verifier: ScramVerifier, nonce: [u8; 18] },
+    ExpectScramFirst { verifier: ScramVerifier, nonce: [u8; 18], channel: Option<Vec<u8>> },
     ExpectScramFinal(Box<ScramFinal>),
     Over,
 }
@@ -209,7 +226,7 @@ enum State {
 /// What the first half of SCRAM leaves for the second.
 struct ScramFinal {
     verifier: ScramVerifier,
-    /// The client's binding header in base64.
+    /// The client's binding header, and what it binds to, in base64.
     binding: String,
     /// Both sides' nonce.
     nonce: String,
@@ -221,6 +238,19 @@ impl ServerAuth {
     /// Begins a login: writes what asks for the proof. [`Step::Done`] at once for [`Secret::Trust`].
     #[must_use]
     pub fn start(secret: &Secret, user: &[u8], challenge: Challenge, out: &mut BytesMut) -> (Self, Step) {
+        Self::start_bound(secret, user, challenge, None, out)
+    }
+
+    /// As [`ServerAuth::start`], over TLS: `channel` is what both sides know of it, the hash of our certificate
+    /// (`tls-server-end-point`), to which a client may bind its proof.
+    #[must_use]
+    pub fn start_bound(
+        secret: &Secret,
+        user: &[u8],
+        challenge: Challenge,
+        channel: Option<&[u8]>,
+        out: &mut BytesMut,
+    ) -> (Self, Step) {
         let (state, step) = match secret {
             Secret::Trust => (State::Over, Step::Done),
             Secret::Md5(hash) => {
@@ -230,13 +260,35 @@ impl ServerAuth {
             Secret::Scram(verifier) => {
                 write_short(out, b'R', |out| {
                     out.put_u32(10);
+                    if channel.is_some() {
+                        put_cstr(out, MECHANISM_PLUS.as_bytes());
+                    }
                     put_cstr(out, MECHANISM.as_bytes());
                     out.put_u8(0);
                 });
-                (State::ExpectScramFirst { verifier: verifier.clone(), nonce: challenge.nonce }, Step::Continue)
+                let channel = channel.map(<[u8]>::to_vec);
+                (
+                    State::ExpectScramFirst { verifier: verifier.clone(), nonce: challenge.nonce, channel },
+                    Step::Continue,
+                )
             }
         };
-        (Self { user: user.to_vec(), state }, step)
+        (Self { user: user.to_vec(), state, shown: Credentials::None }, step)
+    }
+
+    /// Whether the next message is what the login stands or falls with.
+    #[must_use]
+    pub fn awaits_proof(&self) -> bool {
+        match self.state {
+            State::ExpectMd5 { .. } | State::ExpectScramFinal(_) => true,
+            State::ExpectScramFirst { .. } | State::Over => false,
+        }
+    }
+
+    /// What a login that has succeeded has shown: enough to log in where the same secret is kept.
+    #[must_use]
+    pub fn take_credentials(&mut self) -> Credentials {
+        std::mem::take(&mut self.shown)
     }
 
     /// Takes the body of a `p` message.
@@ -245,9 +297,17 @@ impl ServerAuth {
             None
         } else {
             match std::mem::replace(&mut self.state, State::Over) {
-                State::ExpectMd5 { hash, salt } => check_md5(&hash, salt, body).then_some(State::Over),
-                State::ExpectScramFirst { verifier, nonce } => scram_first(verifier, nonce, body, out),
-                State::ExpectScramFinal(scram) => scram_final(&scram, body, out),
+                State::ExpectMd5 { hash, salt } => check_md5(&hash, salt, body).then(|| {
+                    self.shown = Credentials::Md5(zeroize::Zeroizing::new(hash.digits));
+                    State::Over
+                }),
+                State::ExpectScramFirst { verifier, nonce, channel } => {
+                    scram_first(verifier, (nonce, channel), body, out)
+                }
+                State::ExpectScramFinal(scram) => scram_final(&scram, body, out).map(|keys| {
+                    self.shown = Credentials::Scram(keys);
+                    State::Over
+                }),
                 State::Over => None,
             }
         };
@@ -274,6 +334,11 @@ pub fn write_refusal(out: &mut BytesMut, user: &[u8]) {
     write_error(out, &report);
 }
 
+/// Appends AuthenticationCleartextPassword.
+pub fn write_cleartext_request(out: &mut BytesMut) {
+    write_request(out, 3, b"");
+}
+
 fn write_request(out: &mut BytesMut, code: u32, data: &[u8]) {
     write_short(out, b'R', |out| {
         out.put_u32(code);
@@ -292,25 +357,39 @@ fn check_md5(hash: &Md5Hash, salt: [u8; 4], body: &[u8]) -> bool {
 }
 
 /// `client-first-message` in, `server-first-message` out.
-fn scram_first(verifier: ScramVerifier, nonce: [u8; 18], body: &[u8], out: &mut BytesMut) -> Option<State> {
+fn scram_first(
+    verifier: ScramVerifier,
+    (nonce, channel): ([u8; 18], Option<Vec<u8>>),
+    body: &[u8],
+    out: &mut BytesMut,
+) -> Option<State> {
     let (mechanism, rest) = cstr(body).ok()?;
     let (len, data) = rest.split_first_chunk::<4>()?;
-    if mechanism != MECHANISM.as_bytes() || usize::try_from(u32::from_be_bytes(*len)) != Ok(data.len()) {
+    let headers: &[&str] = match &channel {
+        Some(_) if mechanism == MECHANISM_PLUS.as_bytes() => &[HEADER_PLUS],
+        // "y" says that the client would bind if we could: we can, so somebody between us has changed what was offered
+        Some(_) if mechanism == MECHANISM.as_bytes() => &["n,,"],
+        None if mechanism == MECHANISM.as_bytes() => &["n,,", "y,,"],
+        Some(_) | None => return None,
+    };
+    if usize::try_from(u32::from_be_bytes(*len)) != Ok(data.len()) {
         return None;
     }
-    let (header, bare, client_nonce) = read_client_first(data)?;
+    let (header, bare, client_nonce) = read_client_first(data, headers)?;
     let nonce = format!("{client_nonce}{}", BASE64.encode(nonce));
     let reply = format!("r={nonce},s={},i={}", BASE64.encode(&verifier.salt), verifier.iterations);
     write_request(out, 11, reply.as_bytes());
     let transcript = format!("{bare},{reply}");
-    Some(State::ExpectScramFinal(Box::new(ScramFinal { verifier, binding: BASE64.encode(header), nonce, transcript })))
+    let bound = channel.filter(|_| header == HEADER_PLUS).unwrap_or_default();
+    let binding = BASE64.encode([header.as_bytes(), &bound].concat());
+    Some(State::ExpectScramFinal(Box::new(ScramFinal { verifier, binding, nonce, transcript })))
 }
 
 /// The binding header, what follows it, and the nonce (RFC 5802 section 7, `client-first-message`).
-fn read_client_first(data: &[u8]) -> Option<(&str, &str, &str)> {
+fn read_client_first<'a>(data: &'a [u8], headers: &[&'a str]) -> Option<(&'a str, &'a str, &'a str)> {
     let text = read_text(data)?;
-    // "p" asks for a channel binding, which was not offered; an authorization identity is not spoken, as in PostgreSQL
-    let header = ["n,,", "y,,"].into_iter().find(|header| text.starts_with(header))?;
+    // an authorization identity is not spoken, as in PostgreSQL
+    let header = headers.iter().copied().find(|header| text.starts_with(header))?;
     let bare = text.strip_prefix(header)?;
     // the user was named in the start-up message; this one is ignored, as in PostgreSQL
     let (_user, rest) = bare.strip_prefix("n=")?.split_once(',')?;
@@ -321,8 +400,8 @@ fn read_client_first(data: &[u8]) -> Option<(&str, &str, &str)> {
     sound.then_some((header, bare, nonce))
 }
 
-/// `client-final-message` in, `server-final-message` out.
-fn scram_final(scram: &ScramFinal, body: &[u8], out: &mut BytesMut) -> Option<State> {
+/// `client-final-message` in, `server-final-message` out, and the keys that the client has shown.
+fn scram_final(scram: &ScramFinal, body: &[u8], out: &mut BytesMut) -> Option<ScramKeys> {
     let text = read_text(body)?;
     let (unproven, proof) = text.rsplit_once(",p=")?;
     let mut attributes = unproven.split(',');
@@ -342,7 +421,32 @@ fn scram_final(scram: &ScramFinal, body: &[u8], out: &mut BytesMut) -> Option<St
         return None;
     }
     write_request(out, 12, format!("v={server_signature}").as_bytes());
-    Some(State::Over)
+    Some(ScramKeys::new(client_key, verifier.server_key))
+}
+
+/// Whether a password in clear text is the one that belongs to a secret. Hashes as long as the secret asks for, so it has no
+/// place where others wait.
+#[must_use]
+pub fn check_password(secret: &Secret, user: &[u8], password: &[u8]) -> bool {
+    match secret {
+        Secret::Trust => true,
+        Secret::Md5(hash) => {
+            let mut md5 = Md5::new();
+            md5.update(password);
+            md5.update(user);
+            let digits: [u8; 32] = hex(&md5.finalize().into());
+            bool::from(digits.ct_eq(&hash.digits) & Choice::from(hash.proves))
+        }
+        Secret::Scram(verifier) => {
+            let text = std::str::from_utf8(password).ok();
+            let normalised = text.and_then(|text| stringprep::saslprep(text).ok());
+            let bytes = normalised.as_ref().map_or(password, |text| text.as_bytes());
+            let mut salted = zeroize::Zeroizing::new([0; 32]);
+            pbkdf2::pbkdf2_hmac::<Sha256>(bytes, &verifier.salt, verifier.iterations, &mut *salted);
+            let stored_key: [u8; 32] = Sha256::digest(hmac(&salted, &[b"Client Key"])).into();
+            bool::from(stored_key.ct_eq(&verifier.stored_key) & Choice::from(verifier.proves))
+        }
+    }
 }
 
 fn read_text(data: &[u8]) -> Option<&str> {
@@ -358,7 +462,7 @@ fn is_attribute(text: &str) -> bool {
     }
 }
 
-fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
+pub(super) fn hmac(key: &[u8; 32], parts: &[&[u8]]) -> [u8; 32] {
     // a key of 32 bytes is one block at most, which HMAC-SHA-256 pads and does not hash
     let mut block = [0; 64];
     block.iter_mut().zip(key).for_each(|(to, from)| *to = *from);

@@ -44,7 +44,7 @@ impl Reactor for Echo {
                 }
             }
             Event::Drained { socket, .. } => io.resume(socket),
-            Event::Connected { .. } | Event::Closed { .. } | Event::Detached { .. } => {}
+            Event::Connected { .. } | Event::Closed { .. } | Event::Detached { .. } | Event::Secured { .. } => {}
         }
     }
 
@@ -134,7 +134,7 @@ impl Reactor for Wanderer {
                 io.output(socket).extend_from_slice(bytes);
                 io.detach(socket);
             }
-            Event::Detached { socket, output, token } => {
+            Event::Detached { socket, output, token, .. } => {
                 assert_eq!(token, 7);
                 let to = ShardId(u16::try_from(io.shard_count() - 1).unwrap() - io.shard().0);
                 self.moves.send(to).unwrap();
@@ -143,7 +143,7 @@ impl Reactor for Wanderer {
                     Err(message) => self.on_message(io, to, message),
                 }
             }
-            Event::Drained { .. } | Event::Connected { .. } | Event::Closed { .. } => {}
+            Event::Drained { .. } | Event::Connected { .. } | Event::Closed { .. } | Event::Secured { .. } => {}
         }
     }
 

@@ -18,8 +18,14 @@ fn initial(data: &[u8]) -> Vec<u8> {
 
 /// Lets our two roles speak; the outcome, and what was last said to the client.
 fn login(secret: &Secret, password: &str) -> (Step, Vec<u8>) {
-    let (mut server, mut to_client) = start(secret);
-    let mut client = ClientAuth::new(b"ann", Some(password.as_bytes()));
+    let client = ClientAuth::new(b"ann", Some(password.as_bytes()));
+    let (outcome, said, _) = speak(start(secret), client);
+    (outcome, said)
+}
+
+/// The same with these two; gives also what the client said first.
+fn speak((mut server, mut to_client): (ServerAuth, BytesMut), mut client: ClientAuth) -> (Step, Vec<u8>, Vec<u8>) {
+    let mut first = Vec::new();
     loop {
         let (frame, rest) = crate::frame::split(&to_client).unwrap().unwrap();
         assert!(rest.is_empty());
@@ -27,15 +33,18 @@ fn login(secret: &Secret, password: &str) -> (Step, Vec<u8>) {
         let request = Authentication::read(frame.body).unwrap();
         assert_eq!(client.handle(request, &mut to_server), Ok(client::Step::Continue));
         if to_server.is_empty() {
-            return (Step::Done, to_client.to_vec());
+            return (Step::Done, to_client.to_vec(), first);
+        }
+        if first.is_empty() {
+            first = to_server.to_vec();
         }
         let (frame, _) = crate::frame::split(&to_server).unwrap().unwrap();
         let mut reply = BytesMut::new();
         match server.handle_password(frame.body, &mut reply) {
             Step::Continue => to_client = reply,
-            Step::Done if reply.is_empty() => return (Step::Done, Vec::new()),
+            Step::Done if reply.is_empty() => return (Step::Done, Vec::new(), first),
             Step::Done => to_client = reply,
-            Step::Failed => return (Step::Failed, reply.to_vec()),
+            Step::Failed => return (Step::Failed, reply.to_vec(), first),
         }
     }
 }
@@ -111,7 +120,7 @@ fn the_example_of_rfc_7677_is_proven() {
     };
     let mut out = BytesMut::new();
     let message = format!("c=biws,r={nonce},p=dHzbZapWIk4jUhN+Ute9ytag9zjfMHgsqmmiz7AndVQ=");
-    assert!(matches!(scram_final(&scram, message.as_bytes(), &mut out), Some(State::Over)));
+    assert!(scram_final(&scram, message.as_bytes(), &mut out).is_some());
     assert!(out.ends_with(b"v=6rriTRBi23WpRR/wtup+mMhUZUn/dB5nLTJRsjl95G4="));
 }
 
@@ -263,4 +272,53 @@ fn random_bytes_never_log_in() {
             assert_ne!(auth.handle_password(&body, &mut out), Step::Done);
         }
     }
+}
+
+/// A login over TLS: what each side takes for the server's certificate, and whether the offer of binding comes through.
+fn bound_login(ours: Option<&[u8]>, theirs: Option<&[u8]>, password: &str) -> (Step, String) {
+    let mut out = BytesMut::new();
+    let (server, _) = ServerAuth::start_bound(&scram("sesame"), b"ann", CHALLENGE, ours, &mut out);
+    let mut client = ClientAuth::new(b"ann", Some(password.as_bytes()));
+    if let Some(theirs) = theirs {
+        client.bind(theirs.to_vec());
+    }
+    let (outcome, _, first) = speak((server, out), client);
+    (outcome, first.escape_ascii().to_string())
+}
+
+#[test]
+fn a_proof_that_is_bound_to_a_certificate_is_good_for_that_one_only() {
+    let (outcome, first) = bound_login(Some(b"hash"), Some(b"hash"), "sesame");
+    assert_eq!(outcome, Step::Done);
+    assert!(first.contains("SCRAM-SHA-256-PLUS") && first.contains("p=tls-server-end-point,,"), "{first}");
+    assert_eq!(bound_login(Some(b"hash"), Some(b"hash"), "open").0, Step::Failed);
+    // somebody in between shows a certificate of their own
+    assert_eq!(bound_login(Some(b"hash"), Some(b"other"), "sesame").0, Step::Failed);
+    // who does not bind may come in all the same, as in PostgreSQL
+    let (outcome, first) = bound_login(Some(b"hash"), None, "sesame");
+    assert_eq!((outcome, first.contains("PLUS")), (Step::Done, false));
+    let (outcome, first) = bound_login(None, Some(b"hash"), "sesame");
+    assert_eq!((outcome, first.contains("y,,n=")), (Step::Done, true));
+}
+
+#[test]
+fn p05_p06_binding_is_neither_feigned_nor_talked_away() {
+    let answer = |channel: Option<&[u8]>, mechanism: &str, data: &str| {
+        let mut out = BytesMut::new();
+        let (mut auth, _) = ServerAuth::start_bound(&scram("sesame"), b"ann", CHALLENGE, channel, &mut out);
+        let len = u32::try_from(data.len()).unwrap().to_be_bytes();
+        let body = [mechanism.as_bytes(), b"\0", &len, data.as_bytes()].concat();
+        auth.handle_password(&body, &mut BytesMut::new())
+    };
+    let tls = Some(&b"hash"[..]);
+    assert_eq!(answer(tls, "SCRAM-SHA-256-PLUS", "p=tls-server-end-point,,n=,r=x"), Step::Continue);
+    assert_eq!(answer(tls, "SCRAM-SHA-256", "n,,n=,r=x"), Step::Continue);
+    // the client would bind, so it was not told that we can
+    assert_eq!(answer(tls, "SCRAM-SHA-256", "y,,n=,r=x"), Step::Failed);
+    assert_eq!(answer(tls, "SCRAM-SHA-256", "p=tls-server-end-point,,n=,r=x"), Step::Failed);
+    assert_eq!(answer(tls, "SCRAM-SHA-256-PLUS", "n,,n=,r=x"), Step::Failed);
+    assert_eq!(answer(tls, "SCRAM-SHA-256-PLUS", "p=tls-unique,,n=,r=x"), Step::Failed);
+    assert_eq!(answer(None, "SCRAM-SHA-256-PLUS", "p=tls-server-end-point,,n=,r=x"), Step::Failed);
+    assert_eq!(answer(None, "SCRAM-SHA-256", "p=tls-server-end-point,,n=,r=x"), Step::Failed);
+    assert_eq!(answer(None, "SCRAM-SHA-256", "y,,n=,r=x"), Step::Continue);
 }
