@@ -141,12 +141,22 @@ pub(crate) const LOG: Section = Section {
     )],
 };
 
+pub(crate) const ADMIN: Section = Section {
+    title: "[admin]",
+    name: "admin",
+    doc: "Who may use the console: the database `optimacore`, also called `pgbouncer`. `docs/admin.md` tells what it can do.",
+    keys: &[
+        key("admin_users", "list of users", "[]", "Users who may use every command; each has its `[[user]]`."),
+        key("stats_users", "list of users", "[]", "Users who may only look: every `SHOW` but `SHOW FDS`."),
+    ],
+};
+
 pub(crate) const DATABASE: Section = Section {
     title: "[[database]]",
     name: "database",
     doc: "A database clients may ask for; one table each, at least one.",
     keys: &[
-        key("name", "text", "required", "The name clients ask for, or `*` for any that has no table of its own."),
+        key("name", "text", "required", "The name clients ask for, or `*` for any that has no table of its own. Not `optimacore` or `pgbouncer`: these are the console's."),
         key(
             "host",
             "text",
@@ -208,7 +218,8 @@ pub(crate) const USER: Section = Section {
 };
 
 /// All of them, in the order they are described in.
-pub(crate) const SECTIONS: [&Section; 8] = [&LISTEN, &RUNTIME, &LIMITS, &POOL, &STATS, &LOG, &DATABASE, &USER];
+pub(crate) const SECTIONS: [&Section; 9] =
+    [&LISTEN, &RUNTIME, &LIMITS, &POOL, &STATS, &LOG, &ADMIN, &DATABASE, &USER];
 
 /// The description of every key, in Markdown: what `CONFIG.md` must hold.
 #[must_use]

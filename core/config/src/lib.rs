@@ -7,6 +7,7 @@
 
 mod error;
 mod key;
+mod listing;
 mod read;
 mod value;
 
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 pub use error::{ConfigError, ConfigErrors};
 pub use key::reference;
+pub use listing::{Diff, Difference, Effect, Entry};
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -34,6 +36,8 @@ pub struct Config {
     pub stats: Stats,
     /// What is logged.
     pub log: Log,
+    /// Who may use the console.
+    pub admin: Admin,
     /// Databases clients may ask for.
     pub databases: Vec<Database>,
     /// Users that may log in.
@@ -109,6 +113,18 @@ pub struct Log {
     pub level: LogLevel,
 }
 
+/// Names of databases that mean the console.
+pub const CONSOLE_DATABASES: [&str; 2] = ["optimacore", "pgbouncer"];
+
+/// `[admin]`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Admin {
+    /// Users who may use every command.
+    pub admin_users: Vec<String>,
+    /// Users who may only look.
+    pub stats_users: Vec<String>,
+}
+
 /// How important a message is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum LogLevel {
@@ -148,6 +164,17 @@ pub enum PoolMode {
     Session,
 }
 
+impl PoolMode {
+    /// As it is written in the file: `transaction`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Transaction => "transaction",
+            Self::Session => "session",
+        }
+    }
+}
+
 /// Whether requests of several sessions may travel interleaved on one server connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Share {
@@ -155,6 +182,17 @@ pub enum Share {
     On,
     /// None may.
     Off,
+}
+
+impl Share {
+    /// As it is written in the file: `on`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// `[pool]`.
@@ -362,6 +400,12 @@ impl fmt::Debug for User {
 pub struct Range {
     address: IpAddr,
     prefix: u8,
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
 }
 
 impl Range {

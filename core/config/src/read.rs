@@ -8,7 +8,9 @@ use toml::de::{DeTable, DeValue};
 use crate::error::{ConfigError, ConfigErrors};
 use crate::key::{self, Section};
 use crate::value::{self, Parsed};
-use crate::{Config, Database, Limits, Listen, Log, Pool, PoolMode, PoolOverrides, Runtime, Share, Stats, User};
+use crate::{
+    Admin, CONSOLE_DATABASES, Config, Database, Limits, Listen, Log, Pool, PoolMode, PoolOverrides, Runtime, Share, Stats, User,
+};
 
 pub(crate) fn read(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let mut reader = Reader { text, file, errors: Vec::new() };
@@ -60,12 +62,14 @@ fn config(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Config {
         pool: pool(reader, root),
         stats: stats(reader, root),
         log: log(reader, root),
+        admin: admin(reader, root),
         databases: reader.tables(root, &key::DATABASE).iter().filter_map(|table| database(reader, table)).collect(),
         users: reader.tables(root, &key::USER).iter().filter_map(|table| user(reader, table)).collect(),
     };
     if !root.contains_key(key::DATABASE.name) {
         reader.tell(None, "there is no [[database]]".to_owned());
     }
+    tell_strangers(reader, root, &config);
     reader.tell_twice(root, &key::DATABASE);
     reader.tell_twice(root, &key::USER);
     config
@@ -140,8 +144,32 @@ fn log(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Log {
     Log { level: level.unwrap_or_default() }
 }
 
+fn admin(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Admin {
+    let Some(table) = reader.table(root, &key::ADMIN) else { return Admin::default() };
+    Admin {
+        admin_users: reader.read_list(&table, "admin_users", value::text).unwrap_or_default(),
+        stats_users: reader.read_list(&table, "stats_users", value::text).unwrap_or_default(),
+    }
+}
+
+/// Tells users of the console that cannot log in, for want of a table of their own.
+fn tell_strangers(reader: &mut Reader<'_>, root: &DeTable<'_>, config: &Config) {
+    let Some(admin) = root.get(key::ADMIN.name).and_then(|table| table.get_ref().as_table()) else { return };
+    for list in ["admin_users", "stats_users"] {
+        let names = admin.get(list).and_then(|list| list.get_ref().as_array());
+        for value in names.into_iter().flat_map(|names| names.iter()) {
+            if let Some(name) = value.get_ref().as_str().filter(|name| config.user(name).is_none()) {
+                reader.tell(Some(value.span()), format!("{list}: there is no [[user]] \"{name}\""));
+            }
+        }
+    }
+}
+
 fn database(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Database> {
     let name = reader.required(table, "name", value::text);
+    if let Some(name) = name.as_deref().filter(|name| CONSOLE_DATABASES.contains(name)) {
+        reader.tell(table.place("name"), format!("name: \"{name}\" is the console's"));
+    }
     let host = reader.required(table, "host", value::host);
     let port = reader.read(table, "port", value::port);
     let dbname = reader.read(table, "dbname", value::text);

@@ -183,3 +183,18 @@ fn host_names_are_resolved_when_asked() {
     let config = Config::parse(&socket, "x").unwrap();
     assert_eq!(config.databases[0].resolve().unwrap(), Upstream::Unix("/run/postgresql/.s.PGSQL.5432".into()));
 }
+
+#[test]
+fn the_console_has_its_names_and_its_users() {
+    let user = "[[user]]\nname = \"ann\"\ntrust = [\"local\"]\n";
+    let text = format!(
+        "[admin]\nadmin_users = [\"ann\"]\nstats_users = [\"eve\"]\n[[database]]\nname = \"pgbouncer\"\nhost = \"::1\"\n{user}"
+    );
+    let told: Vec<String> = Config::parse(&text, "f").unwrap_err().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        ["f:3:16: stats_users: there is no [[user]] \"eve\"", "f:5:8: name: \"pgbouncer\" is the console's"]
+    );
+    let text = format!("[admin]\nadmin_users = [\"ann\"]\n[[database]]\nname = \"a\"\nhost = \"::1\"\n{user}");
+    assert_eq!(Config::parse(&text, "f").unwrap().admin.admin_users, ["ann"]);
+}

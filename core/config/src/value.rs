@@ -70,7 +70,7 @@ pub(crate) fn duration(value: &DeValue<'_>) -> Parsed<Duration> {
     parse_duration(text).ok_or_else(|| format!("\"{text}\" is no duration such as 500ms, 30s, 10min or 1h"))
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = text.split_at_checked(text.find(|c: char| !c.is_ascii_digit())?)?;
     let unit_ms = match unit.trim_start() {
         "ms" => 1,
@@ -171,17 +171,22 @@ pub(crate) fn share(value: &DeValue<'_>) -> Parsed<Share> {
     }
 }
 
+const LEVELS: [(&str, LogLevel); 5] = [
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
+];
+
 pub(crate) fn level(value: &DeValue<'_>) -> Parsed<LogLevel> {
-    choice(
-        value,
-        &[
-            ("error", LogLevel::Error),
-            ("warn", LogLevel::Warn),
-            ("info", LogLevel::Info),
-            ("debug", LogLevel::Debug),
-            ("trace", LogLevel::Trace),
-        ],
-    )
+    choice(value, &LEVELS)
+}
+
+/// A level by its name.
+pub(crate) fn level_named(text: &str) -> Parsed<LogLevel> {
+    let found = LEVELS.iter().find(|(name, _)| *name == text);
+    found.map(|(_, level)| *level).ok_or_else(|| format!("\"{text}\" is no level such as info or debug"))
 }
 
 /// An address range, or `None` for `local`.
