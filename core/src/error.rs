@@ -25,6 +25,8 @@ pub(crate) enum Failure {
     TooManyClients { limit: u32 },
     /// No database of that name is configured.
     UnknownDatabase { database: String },
+    /// An administrator has disabled the database.
+    DatabaseDisabled { database: String },
     /// The login did not finish in time.
     LoginTimeout { after: Duration },
     /// The peer broke the protocol.
@@ -65,6 +67,9 @@ impl Failure {
             ),
             Self::UnknownDatabase { database } => {
                 ("3D000", format!("database \"{database}\" does not exist"), None, None, Close)
+            }
+            Self::DatabaseDisabled { database } => {
+                ("55000", format!("database \"{database}\" is not currently accepting connections"), None, None, Close)
             }
             Self::LoginTimeout { after } => {
                 ("08P01", format!("login did not finish within {}", seconds(*after)), None, None, Close)

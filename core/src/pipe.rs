@@ -173,6 +173,10 @@ pub(crate) struct WorkFailure {
 /// A server connection. See the module documentation.
 pub(crate) struct Server {
     pub(crate) pool: PoolId,
+    /// Its number in the whole process, for the console.
+    pub(crate) serial: u32,
+    /// Which generation of its pool's connections it is of; see [`crate::pool::Pool::generation`].
+    pub(crate) generation: u64,
     pub(crate) socket: SocketId,
     pub(crate) list: List,
     /// While it is in [`List::Connecting`].
@@ -213,6 +217,8 @@ pub(crate) struct Server {
     pub(crate) key: Option<(u32, Vec<u8>)>,
     pub(crate) opened_at: Instant,
     pub(crate) idle_since: Instant,
+    /// When the transaction began that is open between two requests.
+    pub(crate) block_since: Option<Instant>,
     /// Since when the reply at the head is due.
     pub(crate) head_since: Instant,
     /// When a connection in [`List::Connecting`] or [`List::Closing`] is given up.
@@ -252,6 +258,8 @@ impl Server {
     pub(crate) fn new(pool: PoolId, socket: SocketId, now: Instant) -> Self {
         Self {
             pool,
+            serial: 0,
+            generation: 0,
             socket,
             list: List::Connecting,
             login: None,
@@ -279,6 +287,7 @@ impl Server {
             key: None,
             opened_at: now,
             idle_since: now,
+            block_since: None,
             head_since: now,
             give_up_at: None,
             flow: Flow::Open,

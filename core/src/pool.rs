@@ -21,7 +21,7 @@ use permit::Permits;
 use crate::session::{Phase, Pin, Place, SessionId};
 use crate::shard::{Shard, World};
 
-mod open;
+pub(crate) mod open;
 pub(crate) mod permit;
 
 /// Names a pool on its shard.
@@ -94,6 +94,10 @@ pub(crate) struct Pool {
     pub(crate) last_error: Option<String>,
     /// What servers report under a set of start-up settings, by its fingerprint.
     pub(crate) welcomes: HashMap<u64, Parameters, foldhash::fast::RandomState>,
+    /// Whether an administrator holds it: no connection is given out or made.
+    pub(crate) paused: bool,
+    /// Connections of an older generation are closed as soon as they are free.
+    pub(crate) generation: u64,
     pub(crate) stats: stats::PoolStats,
 }
 
@@ -116,8 +120,17 @@ impl Pool {
             retry: Retry { delay: Duration::ZERO, not_before: None },
             last_error: None,
             welcomes: HashMap::default(),
+            paused: false,
+            generation: 0,
             stats: stats::PoolStats::default(),
         }
+    }
+
+    /// A session has got a connection after so long.
+    pub(crate) fn note_wait(&mut self, waited: Duration) {
+        let us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+        self.stats.queue_time.record_us(us);
+        self.stats.wait_us = self.stats.wait_us.saturating_add(us);
     }
 
     /// The catalog, unless it is not known or out of date.
@@ -199,7 +212,7 @@ impl Shard {
     /// Gives free connections to those that wait, and dials more while there are permits.
     pub(crate) fn serve(&mut self, io: &mut World<'_>, pool_id: PoolId) {
         loop {
-            let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };
+            let Some(pool) = self.pools.get_mut(pool_id.0 as usize).filter(|pool| !pool.paused) else { return };
             let Some(front) = pool.waiting.front().copied() else { return };
             let Some(session) = self.sessions.get(front).filter(|session| session.place == Place::Waiting) else {
                 pool.waiting.pop_front();
@@ -360,7 +373,7 @@ impl Shard {
         let waited = io.now().saturating_duration_since(session.waiting_since);
         let welcoming = matches!(session.phase, Phase::Welcoming);
         if let Some(pool) = self.pools.get_mut(server.pool.0 as usize) {
-            pool.stats.queue_time.record_us(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
+            pool.note_wait(waited);
         }
         if welcoming {
             self.welcome_from(io, session_id, id);
@@ -382,6 +395,7 @@ impl Shard {
         };
         let Some(session) = self.sessions.get_mut(holder) else { return };
         session.barrier = crate::session::Barrier::Open;
+        session.record.note_pin(session.pin, io.now());
         let mode = self.pools.get(server.pool.0 as usize).map(|pool| pool.settings.mode);
         if idle && session.stream_left == 0 && self.draining.is_some() && session.input.is_empty() {
             self.end_session(io, holder, Some(&Failure::Shutdown));
@@ -434,10 +448,12 @@ impl Shard {
             server.flow = Flow::Open;
             io.resume(server.socket);
         }
-        let (pool_id, age) = (server.pool, now.saturating_duration_since(server.opened_at));
+        let (pool_id, generation) = (server.pool, server.generation);
+        let age = now.saturating_duration_since(server.opened_at);
         let Some(pool) = self.pool(pool_id) else { return };
-        let old = age >= pool.settings.server_lifetime;
-        if old || self.draining.is_some() {
+        let old = age >= pool.settings.server_lifetime || generation < pool.generation;
+        let surplus = pool.paused || pool.open > pool.permits;
+        if old || surplus || self.draining.is_some() {
             self.retire(io, id);
         } else if let Some(to) = self.take_wanted(now, pool_id) {
             self.lend(io, id, to);

@@ -34,7 +34,7 @@ enum Ending {
 impl Shard {
     /// Begins a new connection of a pool.
     pub(crate) fn dial(&mut self, io: &mut World<'_>, pool_id: PoolId) {
-        let now = io.now();
+        let (now, serial) = (io.now(), self.next_serial(io));
         let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };
         let address = pool.target.address.clone();
         let give_up_at = now + pool.settings.server_connect_timeout;
@@ -51,6 +51,8 @@ impl Shard {
                 }
             };
             server.give_up_at = Some(give_up_at);
+            server.serial = serial;
+            server.generation = pool.generation;
             server
         });
         if let (Some(id), None) = (inserted, &failed) {

@@ -11,6 +11,8 @@ use bytes::BytesMut;
 use dbproto::auth::server::ServerAuth;
 use runtime::{ShardId, SocketId};
 
+use crate::admin::Record;
+use crate::admin::console::Console;
 use crate::dress::Dress;
 use crate::pipe::{Flow, ServerId};
 use crate::pool::PoolId;
@@ -38,6 +40,8 @@ pub(crate) enum Phase {
     Welcoming,
     /// It may send requests.
     Ready,
+    /// It uses the console.
+    Console(Box<Console>),
     /// Another shard will serve it.
     Leaving(Box<(ShardId, Start)>),
 }
@@ -197,6 +201,7 @@ pub(crate) struct Session {
     pub(crate) tail: Option<Vec<u8>>,
     pub(crate) waiting_since: Instant,
     pub(crate) flow: Flow,
+    pub(crate) record: Record,
 }
 
 impl Session {
@@ -232,6 +237,7 @@ impl Session {
             tail: None,
             waiting_since: now,
             flow: Flow::Open,
+            record: Record::new(0, now),
         }
     }
 }

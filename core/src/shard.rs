@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -17,6 +17,7 @@ use crossbeam::utils::CachePadded;
 use runtime::{Address, Event, Expectation, Io, Reactor, ShardId};
 use stats::{PoolStats, ShardStats};
 
+use crate::admin::{Levers, Order, Petition, Record, Withdrawal};
 use crate::cancel::{CancelConnection, random_secret};
 use crate::catalog::keeper::{DatabaseKey, News, WatchRequest};
 use crate::error::Failure;
@@ -46,7 +47,11 @@ pub(crate) struct Board {
     /// Where each configured database is, in the configuration's order.
     pub(crate) upstreams: Vec<Address>,
     /// Server connections of each configured database, and how many it may have.
-    databases: Vec<(AtomicU32, u32)>,
+    databases: Vec<(AtomicU32, AtomicU32)>,
+    /// How long transactions may go on after SIGTERM, in milliseconds.
+    pub(crate) shutdown_timeout_ms: AtomicU64,
+    /// Who carries out what consoles ask.
+    pub(crate) desk: Sender<Petition>,
     /// Where catalogs are asked for.
     pub(crate) keeper: Sender<WatchRequest>,
     /// Clients of each shard.
@@ -55,7 +60,13 @@ pub(crate) struct Board {
 }
 
 impl Board {
-    pub(crate) fn new(config: &Config, upstreams: Vec<Address>, shards: usize, keeper: Sender<WatchRequest>) -> Self {
+    pub(crate) fn new(
+        config: &Config,
+        upstreams: Vec<Address>,
+        shards: usize,
+        keeper: Sender<WatchRequest>,
+        desk: Sender<Petition>,
+    ) -> Self {
         let mut mock_key = [0; 32];
         crate::cancel::fill_random(&mut mock_key);
         Self {
@@ -64,8 +75,10 @@ impl Board {
             databases: config
                 .databases
                 .iter()
-                .map(|database| (AtomicU32::new(0), database.max_connections.unwrap_or(u32::MAX)))
+                .map(|database| (AtomicU32::new(0), AtomicU32::new(database.max_connections.unwrap_or(u32::MAX))))
                 .collect(),
+            shutdown_timeout_ms: AtomicU64::new(whole_ms(config.limits.shutdown_timeout)),
+            desk,
             keeper,
             upstreams,
             clients: (0..shards).map(|_| CachePadded::default()).collect(),
@@ -76,8 +89,8 @@ impl Board {
     /// Takes one of the connections a configured database may have; gives whether there was one.
     pub(crate) fn take_database_slot(&self, number: usize) -> bool {
         self.databases.get(number).is_some_and(|(open, limit)| {
-            let taken =
-                open.fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < *limit).then(|| open + 1));
+            let limit = limit.load(Ordering::Relaxed);
+            let taken = open.fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < limit).then(|| open + 1));
             taken.is_ok()
         })
     }
@@ -86,6 +99,14 @@ impl Board {
         if let Some((open, _)) = self.databases.get(number) {
             open.fetch_sub(1, Ordering::AcqRel);
         }
+    }
+
+    /// Takes over from a new configuration what all shards know together.
+    pub(crate) fn adopt(&self, config: &Config) {
+        for (database, (_, limit)) in config.databases.iter().zip(&self.databases) {
+            limit.store(database.max_connections.unwrap_or(u32::MAX), Ordering::Relaxed);
+        }
+        self.shutdown_timeout_ms.store(whole_ms(config.limits.shutdown_timeout), Ordering::Relaxed);
     }
 
     /// Counts a client in; gives how many there are now.
@@ -121,6 +142,10 @@ impl Board {
     }
 }
 
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
 /// A client on its way to the shard that will serve it.
 pub(crate) struct Newcomer {
     pub(crate) socket: OwnedFd,
@@ -152,6 +177,8 @@ pub(crate) enum Message {
     Lent(Box<Lent>),
     /// News of a database's catalog.
     Catalog(News),
+    /// What the desk wants; see [`crate::admin`].
+    Admin(Box<Order>),
     /// Tell what has been counted.
     Snapshot(Sender<(ShardStats, Vec<PoolStats>)>),
 }
@@ -179,6 +206,10 @@ pub(crate) struct Shard {
     pub(crate) draining: Option<Instant>,
     pub(crate) rng: fastrand::Rng,
     pub(crate) stats: ShardStats,
+    /// How an administrator has set things.
+    pub(crate) levers: Arc<Levers>,
+    /// Connections that have got a number here.
+    pub(crate) serials: u32,
     next_tick: Option<Instant>,
     listeners: Vec<OwnedFd>,
     is_unix: Vec<bool>,
@@ -206,6 +237,8 @@ impl Shard {
             draining: None,
             rng: fastrand::Rng::new(),
             stats: ShardStats { core, ..ShardStats::default() },
+            levers: Arc::default(),
+            serials: 0,
             next_tick: None,
             listeners,
             is_unix,
@@ -257,11 +290,13 @@ impl Shard {
     /// Another shard's client becomes ours; it has been counted.
     fn adopt(&mut self, io: &mut World<'_>, newcomer: Newcomer) {
         let now = io.now();
+        let serial = self.next_serial(io);
         let Newcomer { socket, peer, admission, start } = newcomer;
         let inserted = self.sessions.insert_with(|id| {
             let socket = io.attach(socket, id.token(TokenKind::Session));
             let mut session = Session::accepted(socket, random_secret(), peer, now);
             session.admission = admission;
+            session.record = Record::new(serial, now);
             session
         });
         let Some(id) = inserted else {
@@ -307,9 +342,10 @@ impl Shard {
     /// The session is no more.
     pub(crate) fn drop_session(&mut self, io: &mut World<'_>, id: SessionId) {
         self.stop_waiting(id);
+        self.cancel_console(io, id, Withdrawal::Gone);
         if let Some(session) = self.sessions.remove(id) {
             self.board.leave(io.shard());
-            if !matches!(session.phase, Phase::Ready | Phase::Leaving(_)) {
+            if !matches!(session.phase, Phase::Ready | Phase::Console(_) | Phase::Leaving(_)) {
                 self.stats.login_failures += 1;
             }
         }
@@ -317,7 +353,9 @@ impl Shard {
 
     fn on_client_drained(&mut self, io: &mut World<'_>, id: SessionId) {
         let Some(session) = self.sessions.get(id) else { return };
-        if let Place::Exclusive(server) | Place::Shared(server) = session.place
+        if matches!(session.phase, Phase::Console(_)) {
+            self.ready.push_back(id);
+        } else if let Place::Exclusive(server) | Place::Shared(server) = session.place
             && let Some(server) = self.servers.get_mut(server)
             && server.flow == Flow::Paused
         {
@@ -348,6 +386,9 @@ impl Shard {
         for id in self.sessions.keys() {
             let Some(session) = self.sessions.get(id) else { continue };
             match session.place {
+                Place::Idle if matches!(session.phase, Phase::Console(_)) => {
+                    self.end_session(io, id, Some(&Failure::Shutdown));
+                }
                 Place::Idle if session.input.is_empty() => self.end_session(io, id, Some(&Failure::Shutdown)),
                 Place::Exclusive(server) => self.let_go_if_done(io, server),
                 Place::Idle | Place::Waiting | Place::Promised(_) | Place::Shared(_) => {}
@@ -468,6 +509,7 @@ impl Reactor for Shard {
             Message::AskPermit { key, from } => self.on_ask_permit(io, key, from),
             Message::Lent(lent) => self.on_lent(io, *lent),
             Message::Catalog(news) => self.on_news(&news),
+            Message::Admin(order) => self.on_order(io, *order),
             Message::Snapshot(reply) => {
                 // the asker may have given up
                 let _sent: Result<(), _> = reply.send(self.take_stock());

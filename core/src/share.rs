@@ -51,7 +51,7 @@ impl Shard {
         // kinds of different pools are different kinds; 0 means none
         let kind = (verdict.kind ^ u64::from(session.pool.0).wrapping_mul(0x9e37_79b9_7f4a_7c15)).max(1);
         session.kind = kind;
-        if !self.paces.is_light(kind) || self.draining.is_some() {
+        if !self.paces.is_light(kind) || self.draining.is_some() || pool.paused {
             return false;
         }
         session.shareable = Some(Shareable { len, kind });
@@ -128,7 +128,7 @@ impl Shard {
         pool.stats.requests_shared += 1;
         pool.stats.bytes_to_server += len as u64;
         let waited = now.saturating_duration_since(session.waiting_since);
-        pool.stats.queue_time.record_us(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
+        pool.note_wait(waited);
         match written {
             Ok(counts) => {
                 counts.add_to(&mut pool.stats);

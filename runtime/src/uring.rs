@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "queue entries point at memory the kernel reads")]
 
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -274,7 +274,7 @@ impl<M> RingIo<M> {
 
 fn shutdown(fd: RawFd) {
     // SAFETY: the descriptor is owned by the caller's socket.
-    let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     // the peer may have gone first
     let _done: Result<(), rustix::io::Errno> = rustix::net::shutdown(fd, rustix::net::Shutdown::Both);
 }
@@ -351,6 +351,10 @@ impl<M> Io<M> for RingIo<M> {
 
     fn output_len(&self, id: SocketId) -> usize {
         self.sockets.get(id).map_or(0, |socket| socket.unsent())
+    }
+
+    fn descriptor(&self, id: SocketId) -> Option<BorrowedFd<'_>> {
+        self.sockets.get(id).map(|socket| socket.fd.as_fd())
     }
 
     fn notify_drained(&mut self, id: SocketId) {

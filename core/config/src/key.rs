@@ -156,7 +156,12 @@ pub(crate) const DATABASE: Section = Section {
     name: "database",
     doc: "A database clients may ask for; one table each, at least one.",
     keys: &[
-        key("name", "text", "required", "The name clients ask for, or `*` for any that has no table of its own. Not `optimacore` or `pgbouncer`: these are the console's."),
+        key(
+            "name",
+            "text",
+            "required",
+            "The name clients ask for, or `*` for any that has no table of its own. Not `optimacore` or `pgbouncer`: these are the console's.",
+        ),
         key(
             "host",
             "text",
@@ -218,8 +223,7 @@ pub(crate) const USER: Section = Section {
 };
 
 /// All of them, in the order they are described in.
-pub(crate) const SECTIONS: [&Section; 9] =
-    [&LISTEN, &RUNTIME, &LIMITS, &POOL, &STATS, &LOG, &ADMIN, &DATABASE, &USER];
+pub(crate) const SECTIONS: [&Section; 9] = [&LISTEN, &RUNTIME, &LIMITS, &POOL, &STATS, &LOG, &ADMIN, &DATABASE, &USER];
 
 /// The description of every key, in Markdown: what `CONFIG.md` must hold.
 #[must_use]

@@ -9,7 +9,8 @@ use crate::error::{ConfigError, ConfigErrors};
 use crate::key::{self, Section};
 use crate::value::{self, Parsed};
 use crate::{
-    Admin, CONSOLE_DATABASES, Config, Database, Limits, Listen, Log, Pool, PoolMode, PoolOverrides, Runtime, Share, Stats, User,
+    Admin, CONSOLE_DATABASES, Config, Database, Limits, Listen, Log, Pool, PoolMode, PoolOverrides, Runtime, Share,
+    Stats, User,
 };
 
 pub(crate) fn read(text: &str, file: &str) -> Result<Config, ConfigErrors> {

@@ -10,7 +10,7 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -46,6 +46,9 @@ pub(crate) struct Watch {
     pub(crate) key: DatabaseKey,
     changes: AtomicU64,
     wake: Sender<()>,
+    /// An administrator has paused the database: no connection to it is wanted.
+    held: AtomicBool,
+    connected: AtomicBool,
 }
 
 impl Watch {
@@ -54,6 +57,22 @@ impl Watch {
         self.changes.fetch_add(1, Ordering::AcqRel);
         // full means that it will look anyway
         let _sent: Result<(), _> = self.wake.try_send(());
+    }
+
+    /// Whether the catalog may be read.
+    pub(crate) fn hold(&self, held: bool) {
+        self.held.store(held, Ordering::Release);
+        // full means that it will look anyway
+        let _sent: Result<(), _> = self.wake.try_send(());
+    }
+
+    fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
+    }
+
+    /// Whether there is a connection to read it by.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Acquire)
     }
 
     /// How many changes have been seen; a catalog with this version is not void.
@@ -84,7 +103,13 @@ pub(crate) fn run(requests: &Receiver<WatchRequest>, shards: &[ShardHandle<Messa
             continue;
         }
         let (wake, woken) = bounded(1);
-        let watch = Arc::new(Watch { key: request.key, changes: AtomicU64::new(0), wake });
+        let watch = Arc::new(Watch {
+            key: request.key,
+            changes: AtomicU64::new(0),
+            wake,
+            held: AtomicBool::new(false),
+            connected: AtomicBool::new(false),
+        });
         let (shards, board) = (shards.to_vec(), Arc::clone(board));
         let keeper = Keeper { watch, target: request.target, shards, board, woken };
         let spawned = std::thread::Builder::new().name("catalog".to_owned()).spawn(move || keeper.keep());
@@ -108,9 +133,15 @@ impl Keeper {
         let mut pause = RETRY_MIN;
         let mut reported = false;
         loop {
+            while self.watch.is_held() {
+                // whether somebody woke us or the time is over, we look again
+                let _woken: Result<(), _> = self.woken.recv_timeout(POLL_PAUSE);
+            }
             let taken = self.board.take_database_slot(self.watch.key.0);
             if taken {
+                self.watch.connected.store(true, Ordering::Release);
                 let error = self.watch_until_lost(&mut pause);
+                self.watch.connected.store(false, Ordering::Release);
                 self.board.give_database_slot(self.watch.key.0);
                 self.publish(None);
                 if !std::mem::replace(&mut reported, true) {
@@ -135,6 +166,9 @@ impl Keeper {
         };
         let mut seen: Option<(Vec<Row>, u64)> = None;
         loop {
+            if self.watch.is_held() {
+                return io::Error::other("the database is paused");
+            }
             // read before the catalog is: a change in between makes what is read void, not the other way round
             let version = self.watch.version();
             let mark = match link.query(facts::CHANGE_MARK) {

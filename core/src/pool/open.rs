@@ -15,14 +15,14 @@ const POOLS_MAX: usize = 4096;
 
 /// This shard's part of `size` permits: shares differ by one at most, and which shards have one more depends on the pool, so
 /// that small pools do not all live on the first shard.
-fn share_of(size: u32, shards: u32, shard: u32, turn: u32) -> u32 {
+pub(crate) fn share_of(size: u32, shards: u32, shard: u32, turn: u32) -> u32 {
     let shards = shards.max(1);
     let rank = (shard % shards + shards - turn % shards) % shards;
     size / shards + u32::from(rank < size % shards)
 }
 
 /// Where the turn of a pool begins.
-fn turn_of(user: &str, database: &str) -> u32 {
+pub(crate) fn turn_of(user: &str, database: &str) -> u32 {
     // a fixed seed: all shards must agree
     let mut hasher = foldhash::quality::FixedState::with_seed(0x706f_6f6c).build_hasher();
     hasher.write(database.as_bytes());
@@ -45,15 +45,7 @@ impl Shard {
         if self.pools.len() >= POOLS_MAX {
             return Err(Failure::Internal { what: format!("too many pools: {POOLS_MAX} pairs of database and user") });
         }
-        let account = self.config.user(user);
-        let server_user = account.and_then(|account| account.server_user.clone()).or_else(|| found.user.clone());
-        let password = account.and_then(|account| account.server_password.clone()).or_else(|| found.password.clone());
-        let target = Target {
-            address,
-            database: found.dbname.clone().unwrap_or_else(|| database.to_owned()),
-            user: server_user.unwrap_or_else(|| user.to_owned()),
-            password,
-        };
+        let target = self.target_for(found, address, (database, user));
         let settings = self.config.pool_for(found, user);
         let permits = share_of(settings.size, shards, u32::from(self.stats.shard), turn_of(user, database));
         let id = PoolId(u32::try_from(self.pools.len()).unwrap_or(u32::MAX));
@@ -65,12 +57,31 @@ impl Shard {
             // without a keeper nothing is shared
             let _sent: Result<(), _> = self.board.keeper.send(request);
         }
+        pool.paused = self.levers.pauses(database);
         pool.stats.shard = self.stats.shard;
         database.clone_into(&mut pool.stats.database);
         user.clone_into(&mut pool.stats.user);
         self.pools.push(pool);
         self.pool_index.insert(key, id);
         Ok(id)
+    }
+
+    /// How server connections of a pool are made by the configuration as it is now.
+    pub(crate) fn target_for(
+        &self,
+        found: &config::Database,
+        address: runtime::Address,
+        (database, user): (&str, &str),
+    ) -> Target {
+        let account = self.config.user(user);
+        let server_user = account.and_then(|account| account.server_user.clone()).or_else(|| found.user.clone());
+        let password = account.and_then(|account| account.server_password.clone()).or_else(|| found.password.clone());
+        Target {
+            address,
+            database: found.dbname.clone().unwrap_or_else(|| database.to_owned()),
+            user: server_user.unwrap_or_else(|| user.to_owned()),
+            password,
+        }
     }
 
     /// A shard that has permits of a pool this shard has none of.

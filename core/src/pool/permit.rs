@@ -57,6 +57,7 @@ struct LentConnection {
     cancel_key: Option<(u32, Vec<u8>)>,
     parameters: Vec<Parameter>,
     opened_at: Instant,
+    generation: u64,
 }
 
 impl Shard {
@@ -65,7 +66,7 @@ impl Shard {
         let now = io.now();
         let Some(pool) = self.pools.get_mut(id.0 as usize) else { return };
         let paused = pool.permit_state.ask_after.is_some_and(|at| at > now);
-        if io.shard_count() < 2 || pool.waiting.is_empty() || pool.open < pool.permits || paused {
+        if io.shard_count() < 2 || pool.waiting.is_empty() || pool.open < pool.permits || paused || pool.paused {
             return;
         }
         pool.permit_state.ask_after = Some(now + ASK_PAUSE);
@@ -154,6 +155,7 @@ impl Shard {
             cancel_key: server.key.clone(),
             parameters: std::mem::take(&mut server.parameters),
             opened_at: server.opened_at,
+            generation: server.generation,
         };
         self.servers.remove(id);
         let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };
@@ -183,12 +185,14 @@ impl Shard {
         };
         pool.open += 1;
         pool.stats.requests_relayed += u64::from(!pool.waiting.is_empty());
-        let now = io.now();
+        let (now, serial) = (io.now(), self.next_serial(io));
         let inserted = self.servers.insert_with(|id| {
             let socket = io.attach(connection.socket, id.token(TokenKind::Server));
             let mut server = Server::lent(pool_id, socket, now);
             server.key = connection.cancel_key;
             server.opened_at = connection.opened_at;
+            server.serial = serial;
+            server.generation = connection.generation;
             for (name, value) in &connection.parameters {
                 server.set_parameter(name, value);
             }

@@ -407,7 +407,8 @@ impl Reply<'_> {
                 .note_any(shared.as_ref().map_or(took, |request| now.saturating_duration_since(request.written_at)));
             let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
             self.pool.stats.server_time.record_us(us);
-            self.pool.stats.transactions += u64::from(status == TransactionStatus::Idle);
+            self.pool.stats.query_us = self.pool.stats.query_us.saturating_add(us);
+            self.note_transaction(status, began, now);
             if let Some(session) = self.session.as_deref_mut() {
                 let kind = std::mem::take(&mut session.kind);
                 if kind != 0 {
@@ -427,6 +428,18 @@ impl Reply<'_> {
             return Err("a shared request left a transaction open".to_owned());
         }
         Ok(Placed { ends: shared.map(|request| request.owner), ..self.for_audience(owed.audience) })
+    }
+
+    /// A request that began then is done: its transaction has ended, or goes on.
+    fn note_transaction(&mut self, status: TransactionStatus, began: Instant, now: Instant) {
+        if status != TransactionStatus::Idle {
+            self.server.block_since.get_or_insert(began);
+            return;
+        }
+        let took = now.saturating_duration_since(self.server.block_since.take().unwrap_or(began));
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.pool.stats.transactions += 1;
+        self.pool.stats.xact_us = self.pool.stats.xact_us.saturating_add(us);
     }
 
     /// A request that changed settings is done: they are the session's from now on.

@@ -8,6 +8,7 @@ use dbproto::frame;
 use dbproto::message::backend::{self, TransactionStatus};
 use dbproto::startup::{self, Startup, StartupMessage};
 
+use crate::admin::Role;
 use crate::cancel;
 use crate::dress::{Dress, startup_settings};
 use crate::error::Failure;
@@ -145,6 +146,14 @@ impl Shard {
 
     /// The client is who it says: it gets its pool, and is told the server's parameters as soon as they are known.
     fn settle_in(&mut self, io: &mut World<'_>, id: SessionId, start: Start) {
+        if config::CONSOLE_DATABASES.contains(&start.database.as_str()) {
+            self.settle_console(io, id, start);
+            return;
+        }
+        if self.levers.disabled.contains(&start.database) {
+            self.end_session(io, id, Some(&Failure::DatabaseDisabled { database: start.database }));
+            return;
+        }
         let shards = u32::try_from(io.shard_count()).unwrap_or(1);
         let pool_id = match self.pool_for(shards, &start.user, &start.database) {
             Ok(pool_id) => pool_id,
@@ -173,6 +182,20 @@ impl Shard {
             }
             None => self.acquire(io, id),
         }
+    }
+
+    /// Who has no business with the console is not told that there is one.
+    fn settle_console(&mut self, io: &mut World<'_>, id: SessionId, start: Start) {
+        let Some(role) = Role::of(&self.config, &start.user) else {
+            self.end_session(io, id, Some(&Failure::UnknownDatabase { database: start.database }));
+            return;
+        };
+        if let Some(session) = self.sessions.get_mut(id) {
+            let settings = start.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            session.dress = Rc::new(Dress::from_startup(settings));
+            session.user = start.user.into();
+        }
+        self.welcome_console(io, id, role);
     }
 
     /// A client that another shard has let in.

@@ -6,6 +6,7 @@ use dbproto::message::backend::{self, TransactionStatus};
 use dbproto::message::frontend::{Named, Target, tag};
 use runtime::Closed;
 
+use crate::admin::State;
 use crate::error::{Disposition, Failure};
 use crate::pipe::{Cancel, Flow, List, Owner, ServerId};
 use crate::session::{Barrier, Phase, Pin, Place, Session, SessionId, Skip, Unnamed};
@@ -121,6 +122,7 @@ impl Shard {
         self.stats.bytes_in += bytes.len() as u64;
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.input.extend_from_slice(bytes);
+        session.record.requested_at = io.now();
         self.process(io, id);
     }
 
@@ -131,7 +133,9 @@ impl Shard {
             let go_on = match (&session.phase, session.place) {
                 (Phase::Startup, _) => self.on_startup_bytes(io, id),
                 (Phase::Authenticating(_), _) => self.on_password_bytes(io, id),
+                (Phase::Console(_), _) => self.on_console_bytes(io, id),
                 (Phase::Welcoming | Phase::Leaving(_), _) => false,
+                (Phase::Ready, _) if self.levers.state == State::Suspended => false,
                 (Phase::Ready, Place::Idle) => self.begin_request(io, id),
                 (Phase::Ready, Place::Exclusive(server)) => {
                     self.pass_on(io, id, server);

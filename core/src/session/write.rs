@@ -189,6 +189,8 @@ impl Counts {
         stats.prepared_hits += self.prepared.hits;
         stats.prepared_parses += self.prepared.parses;
         stats.prepared_evicted += self.prepared.evicted;
+        stats.client_parses += self.prepared.client_parses;
+        stats.client_binds += self.prepared.client_binds;
         if let Some(reason) = self.pinned {
             stats.count_pin(reason);
         }
@@ -201,6 +203,8 @@ struct PreparedCounts {
     hits: u64,
     parses: u64,
     evicted: u64,
+    client_parses: u64,
+    client_binds: u64,
 }
 
 impl<'a> Writer<'a> {
@@ -297,6 +301,8 @@ impl Writer<'_> {
 
     fn whole(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
         self.messages += 1;
+        self.prepared.client_parses += u64::from(message.tag == tag::PARSE);
+        self.prepared.client_binds += u64::from(message.tag == tag::BIND);
         match message.tag {
             tag::PARSE => self.parse(out, message)?,
             tag::BIND => self.bind(out, message)?,

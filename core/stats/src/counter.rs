@@ -156,6 +156,16 @@ statistics! {
         bytes_from_server,
         /// Bytes to PostgreSQL.
         bytes_to_server,
+        /// Statements that clients prepared.
+        client_parses,
+        /// Prepared statements that clients readied for execution.
+        client_binds,
+        /// Microseconds in transactions, from the first request to the end.
+        xact_us,
+        /// Microseconds in which PostgreSQL worked on requests.
+        query_us,
+        /// Microseconds that clients waited for server connections.
+        wait_us,
     }
     hists {
         /// From a request's arrival to its being sent to PostgreSQL.
