@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 pub mod client;
 pub mod cluster;
+pub mod console;
 mod guard;
 pub mod plane;
 pub mod port;

@@ -59,6 +59,12 @@ impl PlaneBuilder {
         self.set("limits", key, value.into())
     }
 
+    /// `admin.admin_users` or `admin.stats_users`.
+    #[must_use]
+    pub fn console(self, key: &str, users: &[&str]) -> Self {
+        self.set("admin", key, users.iter().copied().map(toml::Value::from).collect::<Vec<_>>().into())
+    }
+
     /// `runtime.cores`; one core makes one shard, and a pool of one connection then is all there is.
     #[must_use]
     pub fn cores(self, list: &str) -> Self {
@@ -190,6 +196,21 @@ impl Plane {
     #[must_use]
     pub fn socket_dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Changes its configuration file, into whatever.
+    ///
+    /// # Panics
+    /// When the file cannot be read or written.
+    pub fn edit_config(&self, edit: impl FnOnce(&str) -> String) {
+        let path = self.dir.path().join("optimacore.toml");
+        std::fs::write(&path, edit(&std::fs::read_to_string(&path).unwrap())).unwrap();
     }
 
     /// What it has written to standard error.

@@ -33,6 +33,8 @@ pub(crate) enum Command {
     Shutdown(Shutdown),
     /// `BEGIN` and the like, which drivers send by themselves; nothing hangs on them.
     Block(Block),
+    /// `DEALLOCATE name` or, without one, `ALL`: drivers send that by themselves too.
+    Deallocate(Option<String>),
 }
 
 /// Which databases are meant.
@@ -157,6 +159,8 @@ impl Command {
             Self::Block(Block::Begin) => "BEGIN",
             Self::Block(Block::Commit) => "COMMIT",
             Self::Block(Block::Rollback) => "ROLLBACK",
+            Self::Deallocate(Some(_)) => "DEALLOCATE",
+            Self::Deallocate(None) => "DEALLOCATE ALL",
         }
     }
 }
@@ -278,31 +282,9 @@ fn skip_blank(mut text: &str) -> Result<&str, Refusal> {
 }
 
 /// First words of what a console is asked by those who take it for a database.
-const SQL: [&str; 24] = [
-    "SELECT",
-    "INSERT",
-    "UPDATE",
-    "DELETE",
-    "WITH",
-    "VALUES",
-    "TABLE",
-    "CREATE",
-    "ALTER",
-    "DROP",
-    "COPY",
-    "DO",
-    "CALL",
-    "EXPLAIN",
-    "LISTEN",
-    "UNLISTEN",
-    "NOTIFY",
-    "PREPARE",
-    "EXECUTE",
-    "DEALLOCATE",
-    "DISCARD",
-    "RESET",
-    "DECLARE",
-    "FETCH",
+const SQL: [&str; 23] = [
+    "SELECT", "INSERT", "UPDATE", "DELETE", "WITH", "VALUES", "TABLE", "CREATE", "ALTER", "DROP", "COPY", "DO", "CALL",
+    "EXPLAIN", "LISTEN", "UNLISTEN", "NOTIFY", "PREPARE", "EXECUTE", "DISCARD", "RESET", "DECLARE", "FETCH",
 ];
 
 fn command(words: &[Token<'_>]) -> Result<Option<Command>, Refusal> {
@@ -325,6 +307,7 @@ fn command(words: &[Token<'_>]) -> Result<Option<Command>, Refusal> {
         "BEGIN" | "START" => Command::Block(Block::Begin),
         "COMMIT" | "END" => Command::Block(Block::Commit),
         "ROLLBACK" | "ABORT" => Command::Block(Block::Rollback),
+        "DEALLOCATE" => Command::Deallocate(prepared(rest)?),
         sql if SQL.contains(&sql) => {
             return Err(Refusal::new("0A000", format!("the console does not run SQL ({sql})")));
         }
@@ -358,6 +341,16 @@ fn database(rest: &[Token<'_>]) -> Result<String, Refusal> {
         _ => None,
     };
     name.ok_or_else(|| Refusal::syntax(format!("expected the name of a database, not '{}'", shown(rest))))
+}
+
+/// The name of a prepared statement; none for all.
+fn prepared(rest: &[Token<'_>]) -> Result<Option<String>, Refusal> {
+    let name = match rest {
+        [prepare, name] if prepare.keyword() == "PREPARE" => name,
+        [name] => name,
+        _ => return Err(Refusal::syntax(format!("expected the name of a statement, not '{}'", shown(rest)))),
+    };
+    Ok(if name.keyword() == "ALL" { None } else { name.text() })
 }
 
 fn client(rest: &[Token<'_>]) -> Result<u32, Refusal> {
@@ -432,6 +425,8 @@ mod tests {
             ("shutdown wait_for_servers", Command::Shutdown(Shutdown::WaitForServers)),
             ("Shutdown Wait_For_Clients", Command::Shutdown(Shutdown::WaitForClients)),
             ("reload", Command::Reload),
+            ("deallocate prepare \"a\"", Command::Deallocate(Some("a".to_owned()))),
+            ("DEALLOCATE ALL", Command::Deallocate(None)),
             ("begin isolation level serializable", Command::Block(Block::Begin)),
         ] {
             assert_eq!(one(text), command, "{text}");

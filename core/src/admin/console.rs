@@ -154,7 +154,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(id) else { return false };
         let Phase::Console(console) = &mut session.phase else { return false };
         let allowed = match (&command, console.role) {
-            (_, Role::Admin) | (Command::Block(_), Role::Stats) => true,
+            (_, Role::Admin) | (Command::Block(_) | Command::Deallocate(_), Role::Stats) => true,
             (Command::Show(show), Role::Stats) => *show != Show::Fds,
             (_, Role::Stats) => false,
         };
@@ -170,6 +170,7 @@ impl Shard {
                     };
                     Some(Answer::Done { tag: command.tag(), notices: Vec::new() })
                 }
+                Command::Deallocate(name) => Some(console.deallocate(command.tag(), name.as_deref())),
                 Command::Show(Show::Help) => Some(Answer::Done { tag: "SHOW", notices: vec![help()] }),
                 _ => None,
             }
@@ -448,6 +449,19 @@ impl Console {
             }
             Answer::Refused(refusal) => self.fail(out, &refusal),
         }
+    }
+
+    fn deallocate(&mut self, tag: &'static str, name: Option<&str>) -> Answer {
+        match name {
+            None => self.statements.clear(),
+            Some(name) => {
+                if self.statements.remove(name.as_bytes()).is_none() {
+                    let message = format!("prepared statement \"{name}\" does not exist");
+                    return Answer::Refused(Refusal::plain("26000", message));
+                }
+            }
+        }
+        Answer::Done { tag, notices: Vec::new() }
     }
 
     fn statement(&self, name: &[u8]) -> Result<&Option<Command>, Refusal> {

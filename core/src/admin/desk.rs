@@ -217,7 +217,7 @@ impl Desk {
                 Ok(Vec::new())
             }
             // these are the console's own
-            Command::Block(_) => Ok(Vec::new()),
+            Command::Block(_) | Command::Deallocate(_) => Ok(Vec::new()),
         };
         let goal = match command {
             Command::Pause(scope) => Some(Goal::Released(scope.clone())),
