@@ -106,11 +106,20 @@ fn picture(now: &Snapshot, interval: Option<&Snapshot>, times: &Snapshot) -> Str
 }
 
 fn table(head: &[&str], texts: usize, rows: impl Iterator<Item = Vec<String>>) -> Table {
+    table_aligned(head, |column| column >= texts, rows)
+}
+
+/// A table whose columns of numbers are aligned to the right.
+pub(crate) fn table_aligned(
+    head: &[&str],
+    is_number: impl Fn(usize) -> bool,
+    rows: impl Iterator<Item = Vec<String>>,
+) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(head.to_vec()).add_rows(rows);
     for column in table.column_iter_mut() {
-        if column.index >= texts {
+        if is_number(column.index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }

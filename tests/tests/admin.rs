@@ -1,7 +1,5 @@
 //! The console: what it shows, who may use it, and how it is spoken to.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that fails panics")]
-
 use std::path::Path;
 use std::process::Command;
 

@@ -1,11 +1,12 @@
 //! The console's verbs: each does what it says, to those it says, and nobody else notices.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that fails panics")]
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use harness::cluster::{SUPERUSER, signal_process};
 use harness::console::{find, rows};
+use harness::program::run;
 use harness::{Cluster, Plane, PlaneBuilder, RawClient, Request, wait_until};
 use rustix::process::Signal;
 
@@ -226,21 +227,20 @@ fn reconnect_renews_connections_as_they_become_free() {
     assert_ne!(pid(&mut busy), old_busy);
 }
 
-/// How many transactions the pool lets run at once.
-fn width(plane: &Plane, database: &str, clients: &mut [RawClient]) -> usize {
+/// The pool lets so many transactions run at once, and no more.
+fn check_width(plane: &Plane, database: &str, clients: &mut [RawClient], width: u64) {
     for client in clients.iter_mut() {
         client.send(Request::new().query("BEGIN").bytes());
     }
-    let mut held = 0;
-    wait_until("each runs or waits", || {
+    let all = clients.len() as u64;
+    wait_until(&format!("{width} run and the others wait"), || {
         let pool = plane.pool(database);
-        held = pool.servers_exclusive;
-        held + pool.clients_waiting == clients.len() as u64
+        assert!(pool.servers_exclusive <= width, "{pool:?}");
+        (pool.servers_exclusive, pool.clients_waiting) == (width, all - width)
     });
     // as each ends, one that waits begins
-    let mut left: Vec<&mut RawClient> = clients.iter_mut().collect();
     std::thread::scope(|scope| {
-        for client in left.drain(..) {
+        for client in clients {
             scope.spawn(|| {
                 assert_eq!(client.reply().error(), None);
                 assert_eq!(client.query("COMMIT").error(), None);
@@ -248,7 +248,6 @@ fn width(plane: &Plane, database: &str, clients: &mut [RawClient]) -> usize {
         }
     });
     plane.wait_until_pool_is_quiet(database);
-    usize::try_from(held).unwrap()
 }
 
 #[test]
@@ -261,7 +260,7 @@ fn a_pool_grows_and_shrinks_while_it_is_used() {
     for size in [3, 6, 2, 5, 1, 8, 4] {
         order(&mut admin, &format!("SET pool.size = {size}"));
         wait_until("permits are as many as the pool's size", || permits(&plane) == size);
-        assert_eq!(width(&plane, &database, &mut clients) as u64, size);
+        check_width(&plane, &database, &mut clients, size);
         assert_eq!(permits(&plane), size);
     }
     // connections beyond the size end as soon as they are free, not before
@@ -274,7 +273,7 @@ fn a_pool_grows_and_shrinks_while_it_is_used() {
         client.query("COMMIT");
     }
     wait_until("one is left", || rows(&mut admin, "SHOW SERVERS").len() == 1);
-    assert_eq!(width(&plane, &database, &mut clients), 1);
+    check_width(&plane, &database, &mut clients, 1);
 }
 
 #[test]
@@ -309,6 +308,10 @@ fn a_reload_changes_all_it_can_and_says_the_rest() {
     assert_eq!(notices.len(), 5, "{notices:?}");
     assert!(plane.try_client("late", &database, None).is_ok());
     assert_eq!(client.query("COMMIT").error(), None);
+    let mut leaver = plane.client(&database);
+    leaver.send(Request::new().query("SELECT pg_sleep(100)").bytes());
+    wait_until("it runs", || plane.pool(&database).servers_exclusive == 1);
+    leaver.hang_up();
     wait_until("the log tells more", || plane.said().contains("DEBUG"));
     let config = rows(&mut admin, "SHOW CONFIG");
     let value = |key: &str| find(&config, "key", key)["value"].clone();
@@ -411,4 +414,41 @@ fn shutdown_waits_for_whom_it_is_told_to() {
     assert_eq!(client.farewell().code, "57P01");
     wait_until("the data plane ends", || plane.ended().is_some());
     assert!(plane.ended().unwrap().success());
+}
+
+#[test]
+fn ctl_asks_the_console() {
+    let database = Cluster::shared().make_database();
+    let plane = builder().user_trusted("norman").start();
+    let client = plane.client(&database);
+    let port = plane.port().to_string();
+    let ctl = |args: &[&str]| {
+        let mut command = harness::program::command(harness::program::ctl());
+        let output = run(command.args(["admin", "--port", &port]).args(args), b"");
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        (output.status.code(), text(&output.stdout), text(&output.stderr))
+    };
+    let (code, out, err) = ctl(&["show", "pools"]);
+    assert_eq!((code, err.as_str()), (Some(0), ""));
+    let lines: Vec<Vec<&str>> = out.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!((lines[0][0], lines[0][2]), ("database", "cl_active"), "{out}");
+    assert!(lines.iter().any(|line| line[..3] == [database.as_str(), SUPERUSER, "1"]), "{out}");
+    let (code, out, _) = ctl(&["--json", "SHOW STATE; PAUSE"]);
+    assert_eq!(code, Some(0));
+    let (shown, paused) = out.trim_end().split_once('\n').unwrap();
+    assert!(shown.starts_with(r#"[{"key":"active","value":"yes"}"#), "{shown}");
+    assert_eq!(paused, r#"{"command":"PAUSE","notices":[]}"#);
+    assert_eq!(ctl(&["pause"]).0, Some(1));
+    let (code, out, err) = ctl(&["resume", "nosuch"]);
+    assert_eq!((code, out.as_str()), (Some(1), ""));
+    assert!(err.contains("database nosuch is not paused (55000)"), "{err}");
+    let socket_dir = plane.socket_dir().display().to_string();
+    assert_eq!(ctl(&["--host", &socket_dir, "resume"]), (Some(0), "RESUME\n".into(), String::new()));
+    let (code, _, err) = ctl(&["--user", "norman", "show", "pools"]);
+    assert!(code == Some(1) && err.contains("database \"optimacore\" does not exist (3D000)"), "{err}");
+    assert_eq!(ctl(&[]).0, Some(2));
+    drop(client);
+    let (code, out, _) = ctl(&["shutdown"]);
+    assert_eq!((code, out.as_str()), (Some(0), "SHUTDOWN\n"));
+    assert_eq!(ctl(&["show", "pools"]).0, Some(1));
 }

@@ -158,22 +158,11 @@ impl Shard {
             (Command::Show(show), Role::Stats) => *show != Show::Fds,
             (_, Role::Stats) => false,
         };
-        let answer = if !allowed {
+        let answer = if allowed {
+            console.answer_here(&command)
+        } else {
             let message = format!("{} needs a user of admin.admin_users", command.tag());
             Some(Answer::Refused(Refusal::plain("42501", message)))
-        } else {
-            match &command {
-                Command::Block(block) => {
-                    console.status = match block {
-                        Block::Begin => TransactionStatus::Active,
-                        Block::Commit | Block::Rollback => TransactionStatus::Idle,
-                    };
-                    Some(Answer::Done { tag: command.tag(), notices: Vec::new() })
-                }
-                Command::Deallocate(name) => Some(console.deallocate(command.tag(), name.as_deref())),
-                Command::Show(Show::Help) => Some(Answer::Done { tag: "SHOW", notices: vec![help()] }),
-                _ => None,
-            }
         };
         if let Some(answer) = answer {
             self.on_answer(io, id, answer);
@@ -448,6 +437,22 @@ impl Console {
                 write_command_complete(out, tag);
             }
             Answer::Refused(refusal) => self.fail(out, &refusal),
+        }
+    }
+
+    /// The answer to what needs no desk.
+    fn answer_here(&mut self, command: &Command) -> Option<Answer> {
+        let tag = command.tag();
+        if let Command::Block(block) = command {
+            self.status = match block {
+                Block::Begin => TransactionStatus::Active,
+                Block::Commit | Block::Rollback => TransactionStatus::Idle,
+            };
+            Some(Answer::Done { tag, notices: Vec::new() })
+        } else if let Command::Deallocate(name) = command {
+            Some(self.deallocate(tag, name.as_deref()))
+        } else {
+            (*command == Command::Show(Show::Help)).then(|| Answer::Done { tag, notices: vec![help()] })
         }
     }
 

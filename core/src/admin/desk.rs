@@ -85,6 +85,17 @@ enum Goal {
 }
 
 impl Goal {
+    /// What has to become true before a command is answered.
+    fn of(command: &Command) -> Option<Self> {
+        if let Command::Pause(scope) = command {
+            Some(Self::Released(scope.clone()))
+        } else if let Command::WaitClose(scope) = command {
+            Some(Self::Fresh(scope.clone()))
+        } else {
+            (*command == Command::Suspend).then_some(Self::Quiet)
+        }
+    }
+
     fn is_reached(&self, counts: &[Count]) -> bool {
         let pools = || counts.iter().flat_map(|count| &count.pools);
         match self {
@@ -219,12 +230,7 @@ impl Desk {
             // these are the console's own
             Command::Block(_) | Command::Deallocate(_) => Ok(Vec::new()),
         };
-        let goal = match command {
-            Command::Pause(scope) => Some(Goal::Released(scope.clone())),
-            Command::WaitClose(scope) => Some(Goal::Fresh(scope.clone())),
-            Command::Suspend => Some(Goal::Quiet),
-            _ => None,
-        };
+        let goal = Goal::of(command);
         let tag = command.tag();
         match (done, goal) {
             (Err(refusal), _) => Some(Answer::Refused(refusal)),

@@ -54,12 +54,16 @@ impl Shard {
         for id in self.pools_of(&Scope::All) {
             let Some(pool) = self.pools.get_mut(id.0 as usize) else { continue };
             let paused = self.levers.pauses(&pool.stats.database);
-            if let Some(news) = pool.news.as_ref().filter(|_| paused != pool.paused) {
-                news.watch.hold(paused);
-            }
+            let watch = pool.news.as_ref().map(|news| Arc::clone(&news.watch));
             match (std::mem::replace(&mut pool.paused, paused), paused) {
-                (false, true) => self.empty(io, id),
-                (true, false) => self.serve(io, id),
+                (false, true) => {
+                    watch.iter().for_each(|watch| watch.hold());
+                    self.empty(io, id);
+                }
+                (true, false) => {
+                    watch.iter().for_each(|watch| watch.let_go());
+                    self.serve(io, id);
+                }
                 (false, false) | (true, true) => {}
             }
         }

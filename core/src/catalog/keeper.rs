@@ -55,13 +55,22 @@ impl Watch {
     /// A statement may have changed the catalog: what was read before is void.
     pub(crate) fn note_change(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
-        // full means that it will look anyway
-        let _sent: Result<(), _> = self.wake.try_send(());
+        self.wake();
     }
 
-    /// Whether the catalog may be read.
-    pub(crate) fn hold(&self, held: bool) {
-        self.held.store(held, Ordering::Release);
+    /// The catalog is not to be read until [`Watch::let_go`].
+    pub(crate) fn hold(&self) {
+        self.held.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// The catalog may be read again.
+    pub(crate) fn let_go(&self) {
+        self.held.store(false, Ordering::Release);
+        self.wake();
+    }
+
+    fn wake(&self) {
         // full means that it will look anyway
         let _sent: Result<(), _> = self.wake.try_send(());
     }

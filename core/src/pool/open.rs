@@ -96,6 +96,9 @@ impl Shard {
                 // it changed while nobody was watching
                 news.watch.note_change();
             }
+            if pool.paused {
+                news.watch.hold();
+            }
             pool.news = Some(news.clone());
         }
         self.news.insert(news.watch.key.clone(), news.clone());
