@@ -232,11 +232,8 @@ mod tests {
 
     #[test]
     fn what_is_shown_is_a_table_or_json() {
-        expect![[r#"
-             database   cl_active  load_balance_hosts
-             app               12
-             pgbouncer          1"#]]
-        .assert_eq(&outcome().to_text());
+        let lines = [" database   cl_active  load_balance_hosts", " app               12", " pgbouncer          1"];
+        assert_eq!(outcome().to_text(), lines.join("\n"));
         expect![[r#"[{"cl_active":12,"database":"app","load_balance_hosts":null},{"cl_active":1,"database":"pgbouncer","load_balance_hosts":null}]"#]]
             .assert_eq(&outcome().to_json().to_string());
     }
