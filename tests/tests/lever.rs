@@ -321,6 +321,42 @@ fn a_reload_changes_all_it_can_and_says_the_rest() {
 }
 
 #[test]
+fn a_reload_that_changes_credentials_renews_server_connections() {
+    let database = Cluster::shared().make_database();
+    let role = format!("{database}_role");
+    Cluster::shared().sql(&format!("CREATE ROLE {role} LOGIN"));
+    let plane = builder().user_trusted("norman").start();
+    let mut admin = console(&plane);
+    let mut client = plane.try_client("norman", &database, None).unwrap();
+    let mut busy = plane.try_client("norman", &database, None).unwrap();
+    busy.query("BEGIN");
+    assert_eq!(client.query("SELECT current_user").value(), SUPERUSER);
+    plane
+        .edit_config(|text| text.replace("name = \"norman\"", &format!("name = \"norman\"\nserver_user = \"{role}\"")));
+    order(&mut admin, "RELOAD");
+    assert_eq!(client.query("SELECT current_user").value(), role);
+    assert_eq!(busy.query("SELECT current_user").value(), SUPERUSER, "a transaction ends as whom it began");
+    busy.query("COMMIT");
+    assert_eq!(busy.query("SELECT current_user").value(), role);
+}
+
+#[test]
+fn an_administrator_is_let_in_when_all_places_are_taken() {
+    let database = Cluster::shared().make_database();
+    let plane = builder().user_trusted("norman").limit("max_client_connections", 2).start();
+    let held = [plane.client(&database), plane.client(&database)];
+    let refused = |user: &str, name: &str| plane.try_client(user, name, None).map(|_| ()).unwrap_err().code;
+    wait_until("the places are taken", || refused(SUPERUSER, &database) == "53300");
+    assert_eq!(refused("norman", "pgbouncer"), "53300");
+    let mut admin = console(&plane);
+    let id = rows(&mut admin, "SHOW CLIENTS").iter().find(|row| row["database"] == database).unwrap()["id"].clone();
+    order(&mut admin, &format!("KILL_CLIENT {id}"));
+    drop(admin);
+    wait_until("there is a place", || plane.try_client(SUPERUSER, &database, None).is_ok());
+    drop(held);
+}
+
+#[test]
 fn a_reload_of_a_file_with_an_error_changes_nothing() {
     let plane = builder().pool("size", 2).start();
     let mut admin = console(&plane);

@@ -385,6 +385,18 @@ mod tests {
     }
 
     #[test]
+    fn every_key_of_the_reference_is_in_the_listing() {
+        let source = include_str!("listing.rs");
+        for section in crate::key::SECTIONS {
+            for key in section.keys.iter().filter(|key| !matches!(key.name, "name" | "pool")) {
+                let named = [format!("\"{}\"", key.name), format!("\"{}.{}\"", section.name, key.name)];
+                let found = named.iter().any(|name| source.contains(name.as_str()));
+                assert!(found, "a reload would not notice a change of {} in {}", key.name, section.title);
+            }
+        }
+    }
+
+    #[test]
     fn durations_are_shown_as_they_are_written() {
         assert_eq!(
             [0, 1500, 7000, 600_000, 7_200_000].map(|ms| duration(Duration::from_millis(ms))),

@@ -201,6 +201,9 @@ impl Shard {
                 cuts.push(Cut { shard: io.shard(), key, count: had - has });
             }
             if pool.target.user != target.user || pool.target.password != target.password {
+                if let Some(news) = &pool.news {
+                    news.watch.retarget(target.clone());
+                }
                 pool.target = target;
                 pool.welcomes.clear();
                 self.age(io, id, generation);

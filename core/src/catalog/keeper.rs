@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use dbproto::auth::ClientAuth;
 use dbproto::frame;
 use dbproto::message::backend::{self, Authentication, ErrorFields};
@@ -48,6 +48,8 @@ pub(crate) struct Watch {
     wake: Sender<()>,
     /// An administrator has paused the database: no connection to it is wanted.
     held: AtomicBool,
+    /// Where new credentials go.
+    targets: Sender<Target>,
     connected: AtomicBool,
 }
 
@@ -55,6 +57,13 @@ impl Watch {
     /// A statement may have changed the catalog: what was read before is void.
     pub(crate) fn note_change(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
+        self.wake();
+    }
+
+    /// Credentials have changed; those of other users do not matter.
+    pub(crate) fn retarget(&self, target: Target) {
+        // without a keeper there is nothing to tell
+        let _sent: Result<(), _> = self.targets.send(target);
         self.wake();
     }
 
@@ -112,15 +121,17 @@ pub(crate) fn run(requests: &Receiver<WatchRequest>, shards: &[ShardHandle<Messa
             continue;
         }
         let (wake, woken) = bounded(1);
+        let (targets, new_targets) = unbounded();
         let watch = Arc::new(Watch {
             key: request.key,
             changes: AtomicU64::new(0),
             wake,
             held: AtomicBool::new(false),
+            targets,
             connected: AtomicBool::new(false),
         });
         let (shards, board) = (shards.to_vec(), Arc::clone(board));
-        let keeper = Keeper { watch, target: request.target, shards, board, woken };
+        let keeper = Keeper { watch, target: request.target, shards, board, woken, new_targets };
         let spawned = std::thread::Builder::new().name("catalog".to_owned()).spawn(move || keeper.keep());
         if let Err(error) = spawned {
             tracing::warn!(%error, "the catalog of a database cannot be watched; its requests are not shared");
@@ -134,10 +145,11 @@ struct Keeper {
     shards: Vec<ShardHandle<Message>>,
     board: Arc<Board>,
     woken: Receiver<()>,
+    new_targets: Receiver<Target>,
 }
 
 impl Keeper {
-    fn keep(self) {
+    fn keep(mut self) {
         self.publish(None);
         let mut pause = RETRY_MIN;
         let mut reported = false;
@@ -145,6 +157,11 @@ impl Keeper {
             while self.watch.is_held() {
                 // whether somebody woke us or the time is over, we look again
                 let _woken: Result<(), _> = self.woken.recv_timeout(POLL_PAUSE);
+            }
+            while let Ok(target) = self.new_targets.try_recv() {
+                if target.user == self.target.user {
+                    self.target = target;
+                }
             }
             let taken = self.board.take_database_slot(self.watch.key.0);
             if taken {

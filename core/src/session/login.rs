@@ -53,7 +53,9 @@ impl Shard {
                 self.end_session(io, id, None);
                 return false;
             }
-            Startup::Start(_) if session.admission == Admission::Refused => {
+            Startup::Start(message)
+                if session.admission == Admission::Refused && !is_for_admin(&self.config, &message) =>
+            {
                 let limit = self.config.limits.max_client_connections;
                 self.end_session(io, id, Some(&Failure::TooManyClients { limit }));
                 return false;
@@ -241,6 +243,13 @@ pub(crate) fn reading(parameters: &[Parameter]) -> Reading {
     let usual = value(b"standard_conforming_strings") == Some(b"on")
         && value(b"client_encoding").is_some_and(dbproto::sql::is_ascii_safe);
     if usual { Reading::Usual } else { Reading::Unusual }
+}
+
+/// Whether an administrator asks for the console, who is let in when all places are taken.
+fn is_for_admin(config: &config::Config, message: &StartupMessage<'_>) -> bool {
+    let text = |name: &[u8]| message.parameter(name).map(String::from_utf8_lossy);
+    let console = text(b"database").is_some_and(|name| config::CONSOLE_DATABASES.contains(&&*name));
+    console && text(b"user").is_some_and(|user| Role::of(config, &user) == Some(Role::Admin))
 }
 
 /// What a start-up packet asks for, or why that cannot be had.
