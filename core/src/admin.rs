@@ -202,7 +202,7 @@ impl Record {
     pub(crate) fn note_pin(&mut self, pin: Pin, now: Instant) {
         match pin {
             Pin::No => self.pinned_since = None,
-            Pin::Because(_) => {
+            Pin::Because(_) | Pin::Found(_) => {
                 self.pinned_since.get_or_insert(now);
             }
         }

@@ -64,6 +64,8 @@ pub(crate) struct Facts {
     pub(crate) types: Vec<Name>,
     /// Operators, and whether all of that name are harmless.
     pub(crate) operators: Vec<(Name, Harmless)>,
+    /// Settings of users' own that functions set.
+    pub(crate) custom: Vec<Box<str>>,
     /// Code that no name in a statement shows (casts, support functions of index types) is harmless throughout.
     pub(crate) hidden: Harmless,
 }
@@ -88,6 +90,8 @@ pub(crate) struct Catalog {
     pub(crate) version: u64,
     /// Tells catalogs apart, those of other databases too.
     pub(crate) serial: u64,
+    /// Settings of users' own that functions set: Postgres does not list them, so their names must be known to ask for them.
+    pub(crate) custom: Vec<Box<str>>,
     called: Names<Soil>,
     row_calls: HashSet<Name, foldhash::fast::RandomState>,
     relations: Names<Relation>,
@@ -127,6 +131,7 @@ impl Catalog {
             relations: Names::default(),
             types: facts.types.into_iter().collect(),
             operators: facts.operators.into_iter().collect(),
+            custom: facts.custom,
             hidden: facts.hidden,
         };
         for function in facts.functions {

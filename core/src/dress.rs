@@ -20,6 +20,24 @@ pub(crate) struct Setting {
     pub(crate) apply: Box<str>,
 }
 
+impl Setting {
+    /// One that a value brings about.
+    pub(crate) fn of_value(name: &str, value: &str) -> Self {
+        let name = name.to_ascii_lowercase();
+        let apply = format!("SELECT pg_catalog.set_config({}, {}, false)", literal(&name), literal(value));
+        Self { name: name.into(), apply: apply.into() }
+    }
+
+    /// Who one is decides what one may set: that changes last, and goes first.
+    fn rank(&self) -> u8 {
+        match &*self.name {
+            "session_authorization" => 1,
+            "role" => 2,
+            _ => 0,
+        }
+    }
+}
+
 /// A set of settings with its fingerprint; 0 is the fingerprint of the empty set (a connection as Postgres gave it).
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(crate) struct Dress {
@@ -56,10 +74,9 @@ impl Dress {
     pub(crate) fn from_startup<'a>(parameters: impl Iterator<Item = (&'a str, &'a str)>) -> Self {
         let mut settings: Vec<Setting> = Vec::new();
         for (name, value) in parameters {
-            let name = name.to_ascii_lowercase();
-            settings.retain(|s| *s.name != *name);
-            let apply = format!("SELECT pg_catalog.set_config({}, {}, false)", literal(&name), literal(value));
-            settings.push(Setting { name: name.into(), apply: apply.into() });
+            let setting = Setting::of_value(name, value);
+            settings.retain(|s| s.name != setting.name);
+            settings.push(setting);
         }
         Self::of(settings)
     }
@@ -70,7 +87,7 @@ impl Dress {
     }
 
     pub(crate) fn of(mut settings: Vec<Setting>) -> Self {
-        settings.sort_by(|a, b| a.name.cmp(&b.name));
+        settings.sort_by(|a, b| (a.rank(), &a.name).cmp(&(b.rank(), &b.name)));
         let fingerprint = if settings.is_empty() { 0 } else { hash(&settings).max(1) };
         let path: Vec<_> = settings.iter().filter(|s| &*s.name == "search_path").cloned().collect();
         let search_path = if path.is_empty() { 0 } else { hash(&path).max(1) };
@@ -79,16 +96,20 @@ impl Dress {
 
     /// The statements that turn a connection wearing `worn` into one wearing `self`, in order.
     pub(crate) fn change_from(&self, worn: &Self) -> Vec<String> {
+        if self.settings == worn.settings {
+            return Vec::new();
+        }
         let mut out = Vec::new();
-        for old in &worn.settings {
-            if !self.settings.iter().any(|new| new.name == old.name) {
+        for old in worn.settings.iter().rev() {
+            let kept = old.rank() == 0 && self.settings.iter().any(|new| new.name == old.name);
+            if !kept {
                 let mut reset = String::from("RESET ");
                 write_identifier(&mut reset, &old.name);
                 out.push(reset);
             }
         }
         for new in &self.settings {
-            if !worn.settings.contains(new) {
+            if new.rank() > 0 || !worn.settings.contains(new) {
                 out.push(new.apply.to_string());
             }
         }
@@ -109,7 +130,7 @@ fn hash(settings: &[Setting]) -> u64 {
 }
 
 /// A string literal that reads the same under any `standard_conforming_strings`.
-fn literal(value: &str) -> String {
+pub(crate) fn literal(value: &str) -> String {
     let mut out = String::with_capacity(value.len() + 3);
     out.push_str(if value.contains('\\') { " E'" } else { "'" });
     for character in value.chars() {
@@ -221,6 +242,23 @@ mod tests {
             dress(&[("a", "it's \\ x")]).change_from(&Dress::default()),
             ["SELECT pg_catalog.set_config('a',  E'it''s \\\\ x', false)"]
         );
+    }
+
+    #[test]
+    fn who_one_is_changes_last_and_goes_first() {
+        let plain = dress(&[("work_mem", "1MB")]);
+        let other = dress(&[("role", "b"), ("session_authorization", "a"), ("work_mem", "2MB")]);
+        let set = |name: &str, value: &str| Setting::of_value(name, value).apply.to_string();
+        assert_eq!(
+            other.change_from(&plain),
+            [set("work_mem", "2MB"), set("session_authorization", "a"), set("role", "b")]
+        );
+        assert_eq!(
+            plain.change_from(&other),
+            ["RESET \"role\"".to_owned(), "RESET \"session_authorization\"".to_owned(), set("work_mem", "1MB")]
+        );
+        let more = dress(&[("role", "b"), ("session_authorization", "a"), ("work_mem", "3MB")]);
+        assert_eq!(more.change_from(&other).len(), 5, "what needs the login's rights is set with them");
     }
 
     #[test]

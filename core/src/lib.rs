@@ -13,6 +13,7 @@ mod pace;
 mod pipe;
 pub mod plane;
 mod pool;
+mod probe;
 mod server;
 mod session;
 mod shard;

@@ -22,10 +22,20 @@ struct Pace {
     len: u32,
 }
 
+/// A request that has ended.
+#[derive(Clone, Copy, Debug)]
+struct Ended {
+    kind: u64,
+    len: usize,
+}
+
 /// Lives on one shard; kinds are [`crate::verdict::Verdict::kind`], mixed with the pool.
 #[derive(Default)]
 pub(crate) struct Paces {
     kinds: HashMap<u64, Pace, foldhash::fast::RandomState>,
+    /// Requests that ended with the bytes that are being read, and since when the first was due.
+    ended: Vec<Ended>,
+    due_since: Option<Instant>,
     /// Of all requests: from being written to the end of the reply.
     any_us: u32,
     /// How many were under way when they were last counted.
@@ -37,8 +47,31 @@ pub(crate) struct Paces {
 const COUNT_PAUSE: Duration = Duration::from_micros(200);
 
 impl Paces {
+    /// A request has ended that was due since then; kind 0 is none.
+    pub(crate) fn on_end(&mut self, kind: u64, len: usize, due_since: Instant) {
+        self.ended.push(Ended { kind, len });
+        self.due_since.get_or_insert(due_since);
+    }
+
+    /// The bytes of one turn from one connection have been read: how many requests ended with them, and how many microseconds
+    /// each took. Those whose answers came together have shared the time; when each ended, nobody saw.
+    pub(crate) fn settle(&mut self, now: Instant) -> Option<(u64, u64)> {
+        let took = now.saturating_duration_since(self.due_since.take()?);
+        let count = self.ended.len() as u64;
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX) / count.max(1);
+        for index in 0..self.ended.len() {
+            if let Some(Ended { kind, len }) = self.ended.get(index).copied()
+                && kind != 0
+            {
+                self.note(kind, us, len);
+            }
+        }
+        self.ended.clear();
+        Some((count, us))
+    }
+
     /// A request of this kind took so long and answered so many bytes.
-    pub(crate) fn note(&mut self, kind: u64, us: u64, len: usize) {
+    fn note(&mut self, kind: u64, us: u64, len: usize) {
         let us = u32::try_from(us).unwrap_or(u32::MAX);
         let len = u32::try_from(len).unwrap_or(u32::MAX);
         if self.kinds.len() >= KINDS_MAX && !self.kinds.contains_key(&kind) {
@@ -78,6 +111,18 @@ impl Paces {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn requests_that_end_together_have_shared_the_time() {
+        let (mut paces, then) = (Paces::default(), Instant::now());
+        assert_eq!(paces.settle(then), None);
+        for _ in 0..4 {
+            paces.on_end(1, 10, then);
+        }
+        assert_eq!(paces.settle(then + Duration::from_micros(400)), Some((4, 100)));
+        assert!(paces.is_light(1));
+        assert_eq!(paces.settle(then), None);
+    }
 
     #[test]
     fn a_kind_is_light_once_it_was_seen_to_be_and_no_longer_than_that() {

@@ -18,6 +18,7 @@ use runtime::{ShardId, SocketId};
 
 use crate::dress::Dress;
 use crate::pool::{Parameter, PoolId};
+use crate::probe::Findings;
 use crate::server::login::ServerLogin;
 use crate::session::login::reading;
 use crate::session::{Reading, SessionId};
@@ -51,6 +52,8 @@ pub(crate) enum Mark {
     Clean,
     /// Our change of its settings.
     Dress,
+    /// Our question what a session has left there.
+    Probe,
 }
 
 impl Mark {
@@ -65,6 +68,7 @@ impl Mark {
             Self::OwnUnnamed => 6 << 28,
             Self::Clean => 7 << 28,
             Self::Dress => 8 << 28,
+            Self::Probe => 9 << 28,
         }
     }
 
@@ -79,6 +83,7 @@ impl Mark {
             6 => Self::OwnUnnamed,
             7 => Self::Clean,
             8 => Self::Dress,
+            9 => Self::Probe,
             _ => Self::None,
         }
     }
@@ -162,6 +167,24 @@ pub(crate) enum Soil {
     Unknown,
 }
 
+/// What a connection in [`List::Working`] is busy with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Work {
+    /// `DISCARD ALL`, for nobody in particular.
+    Clean,
+    /// Anything else.
+    Other,
+}
+
+/// Whether a connection has been asked what its session has left there.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Asked {
+    /// Yes, and nothing has run there since.
+    Since,
+    /// Not since something ran that may have changed the answer.
+    NotSince,
+}
+
 /// Why a connection's own work failed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(crate) struct WorkFailure {
@@ -175,6 +198,8 @@ pub(crate) struct Server {
     pub(crate) pool: PoolId,
     /// Its number in the whole process, for the console.
     pub(crate) serial: u32,
+    /// As whom it has logged in.
+    pub(crate) user: Box<str>,
     /// Which generation of its pool's connections it is of; see [`crate::pool::Pool::generation`].
     pub(crate) generation: u64,
     pub(crate) socket: SocketId,
@@ -188,6 +213,11 @@ pub(crate) struct Server {
     /// The waiting session this connection is being made ready for.
     pub(crate) promised: Option<SessionId>,
     pub(crate) work_failure: Option<WorkFailure>,
+    pub(crate) work: Work,
+    /// While it is asked what its session has left there.
+    pub(crate) findings: Option<Box<Findings>>,
+    /// Whether something may have changed what it would find.
+    pub(crate) asked: Asked,
     pub(crate) pipeline: Pipeline,
     pub(crate) in_flight: VecDeque<InFlight>,
     pub(crate) status: TransactionStatus,
@@ -259,6 +289,7 @@ impl Server {
         Self {
             pool,
             serial: 0,
+            user: Box::default(),
             generation: 0,
             socket,
             list: List::Connecting,
@@ -267,6 +298,9 @@ impl Server {
             last_session: None,
             promised: None,
             work_failure: None,
+            work: Work::Other,
+            findings: None,
+            asked: Asked::Since,
             pipeline: Pipeline::new(),
             in_flight: VecDeque::new(),
             status: TransactionStatus::Idle,
@@ -358,6 +392,7 @@ mod tests {
             Mark::OwnUnnamed,
             Mark::Clean,
             Mark::Dress,
+            Mark::Probe,
         ] {
             assert_eq!(Mark::of(Owed::client(Expect::Parse).marked(mark.encode())), mark);
         }

@@ -16,11 +16,14 @@ use crate::catalog::Catalog;
 use crate::catalog::keeper::{DatabaseKey, News};
 use crate::error::Failure;
 use crate::pipe::{Flow, List, Mark, ServerId, Soil};
+use fit::Pick;
 use permit::Permits;
 
 use crate::session::{Phase, Pin, Place, SessionId};
 use crate::shard::{Shard, World};
 
+mod fit;
+pub(crate) mod home;
 pub(crate) mod open;
 pub(crate) mod permit;
 
@@ -31,8 +34,6 @@ pub(crate) struct PoolId(pub(crate) u32);
 /// Longest pause between attempts to connect.
 const RETRY_MAX: Duration = Duration::from_millis(200);
 const RETRY_MIN: Duration = Duration::from_millis(10);
-/// Reads that could be shared and are not because their own session soiled the connection, before it is cleaned for them.
-const DIRTY_READS_MAX: u32 = 8;
 /// Sets of start-up settings whose reported parameters are remembered.
 const WELCOMES_MAX: usize = 256;
 
@@ -214,34 +215,38 @@ impl Shard {
         loop {
             let Some(pool) = self.pools.get_mut(pool_id.0 as usize).filter(|pool| !pool.paused) else { return };
             let Some(front) = pool.waiting.front().copied() else { return };
-            let Some(session) = self.sessions.get(front).filter(|session| session.place == Place::Waiting) else {
+            if self.sessions.get(front).is_none_or(|session| session.place != Place::Waiting) {
                 pool.waiting.pop_front();
                 continue;
-            };
-            if session.shareable.is_some() && self.try_share(io, front) {
-                if let Some(pool) = self.pools.get_mut(pool_id.0 as usize) {
-                    pool.waiting.pop_front();
-                }
+            }
+            if self.try_share(io, front) {
+                self.take_front(pool_id);
                 continue;
             }
-            let (Some(pool), Some(session)) = (self.pools.get_mut(pool_id.0 as usize), self.sessions.get(front)) else {
-                return;
-            };
-            let dress = session.dress.fingerprint();
-            let servers = &self.servers;
-            let fits = |id: &ServerId| {
-                servers.get(*id).is_some_and(|server| {
-                    server.dress.fingerprint() == dress
-                        && (server.soil == Soil::Clean || server.last_session == Some(front))
-                })
-            };
-            let best = pool.idle.iter().rev().take(16).copied().find(fits).or_else(|| pool.idle.last().copied());
-            let Some(server) = best else { break };
-            pool.waiting.pop_front();
-            self.prepare(io, server, front);
+            match self.pick(pool_id, front) {
+                Pick::Fit(server) => {
+                    self.take_front(pool_id);
+                    self.prepare(io, server, front);
+                }
+                Pick::BeingAsked(server) => {
+                    self.take_front(pool_id);
+                    self.promise(server, front);
+                }
+                Pick::Ask(server) => {
+                    self.begin_probe(io, server);
+                    break;
+                }
+                Pick::Nothing => break,
+            }
         }
         self.dial_for_waiting(io, pool_id);
         self.close_one_sharer(pool_id);
+    }
+
+    fn take_front(&mut self, pool_id: PoolId) {
+        if let Some(pool) = self.pool_mut(pool_id) {
+            pool.waiting.pop_front();
+        }
     }
 
     /// A waiter that needs a pipe of its own closes the shortest shared one to joiners.
@@ -279,109 +284,6 @@ impl Shard {
         }
     }
 
-    /// Makes an idle connection fit for a session: cleans it, dresses it, hands it over.
-    fn prepare(&mut self, io: &mut World<'_>, id: ServerId, session_id: SessionId) {
-        let (Some(server), Some(session)) = (self.servers.get_mut(id), self.sessions.get_mut(session_id)) else {
-            return;
-        };
-        // the session that left something behind may have it back, but not for ever: clean, the connection could be shared
-        server.dirty_reads = if session.shareable.is_some() { server.dirty_reads + 1 } else { 0 };
-        let stranger = server.last_session != Some(session_id) || server.dirty_reads >= DIRTY_READS_MAX;
-        let clean = match server.soil {
-            Soil::Unknown if stranger => Some(&b"DISCARD ALL"[..]),
-            Soil::Sequences if stranger => Some(&b"DISCARD SEQUENCES"[..]),
-            Soil::Clean | Soil::Sequences | Soil::Unknown => None,
-        };
-        let worn = match clean {
-            Some(b"DISCARD ALL") => Rc::default(),
-            _ => Rc::clone(&server.dress),
-        };
-        let mut change = session.dress.change_from(&worn).join("\n;");
-        if clean.is_none() && change.is_empty() {
-            self.hand_over(io, id, session_id);
-            return;
-        }
-        server.promised = Some(session_id);
-        server.work_failure = None;
-        session.place = Place::Promised(id);
-        let mut query = |text: &[u8], mark: Mark| {
-            // bounded: settings come from a start-up packet or a short statement
-            if frontend::write_query(io.output(server.socket), text).is_ok() {
-                server.pipeline.push(Owed::nobody(Expect::Query).marked(mark.encode()));
-            }
-        };
-        if let Some(text) = clean {
-            query(text, Mark::Clean);
-        }
-        if !change.is_empty() {
-            change.push_str("\n;");
-            query(change.as_bytes(), Mark::Dress);
-        }
-        let pool = server.pool;
-        self.move_to(id, List::Working);
-        if clean.is_some()
-            && let Some(pool) = self.pool_mut(pool)
-        {
-            pool.stats.cleanings += 1;
-        }
-    }
-
-    /// What [`Shard::prepare`] asked for has been answered.
-    pub(crate) fn on_prepared(&mut self, io: &mut World<'_>, id: ServerId) {
-        let Some(server) = self.servers.get_mut(id) else { return };
-        let promised = server.promised.take();
-        let failure = server.work_failure.take();
-        if failure.as_ref().is_some_and(|failure| failure.during != Mark::Dress) {
-            tracing::warn!(?failure, "a server connection could not be cleaned and is closed");
-            self.doubt(io, id, "it could not be cleaned");
-            if let Some(session) = promised {
-                self.acquire(io, session);
-            }
-            return;
-        }
-        let session = promised.and_then(|id| self.sessions.get(id).map(|session| (id, session)));
-        let Some((session_id, session)) = session else {
-            // the client has left meanwhile; what the connection wears now is not known
-            server.soil = Soil::Unknown;
-            self.release(io, id);
-            return;
-        };
-        if let Some(failure) = failure {
-            server.soil = Soil::Unknown;
-            server.last_session = None;
-            let refused = Failure::UpstreamRefused { sqlstate: failure.sqlstate, message: failure.message };
-            self.release(io, id);
-            self.end_session(io, session_id, Some(&refused));
-            return;
-        }
-        server.dress = Rc::clone(&session.dress);
-        server.soil = Soil::Clean;
-        self.hand_over(io, id, session_id);
-    }
-
-    /// Gives a session a connection that is fit for it.
-    fn hand_over(&mut self, io: &mut World<'_>, id: ServerId, session_id: SessionId) {
-        self.move_to(id, List::Exclusive);
-        let (Some(server), Some(session)) = (self.servers.get_mut(id), self.sessions.get_mut(session_id)) else {
-            return;
-        };
-        server.holder = Some(session_id);
-        server.last_session = Some(session_id);
-        server.head_since = io.now();
-        session.place = Place::Exclusive(id);
-        session.shareable = None;
-        let waited = io.now().saturating_duration_since(session.waiting_since);
-        let welcoming = matches!(session.phase, Phase::Welcoming);
-        if let Some(pool) = self.pools.get_mut(server.pool.0 as usize) {
-            pool.note_wait(waited);
-        }
-        if welcoming {
-            self.welcome_from(io, session_id, id);
-        } else {
-            self.ready.push_back(session_id);
-        }
-    }
-
     /// An exclusive pipe has nothing owed: the session gives it up unless a transaction or a pin keeps it.
     pub(crate) fn let_go_if_done(&mut self, io: &mut World<'_>, id: ServerId) {
         let Some(server) = self.servers.get_mut(id) else { return };
@@ -408,6 +310,13 @@ impl Shard {
         let more = !session.input.is_empty();
         if !keeps {
             session.place = Place::Idle;
+            if server.soil == Soil::Unknown {
+                session.home = Some(id);
+                session.reading = server.reading;
+            } else {
+                session.home = None;
+                session.left = crate::session::Left::Unlikely;
+            }
             if matches!(session.unnamed, crate::session::Unnamed::OnServer) {
                 session.unnamed = crate::session::Unnamed::Absent;
             }
@@ -429,7 +338,7 @@ impl Shard {
         }
         server.soil = Soil::Unknown;
         if server.status == dbproto::message::backend::TransactionStatus::Idle {
-            self.release(io, id);
+            self.clean(io, id);
             return;
         }
         if frontend::write_query(io.output(server.socket), b"ROLLBACK").is_ok() {
@@ -451,14 +360,20 @@ impl Shard {
         let (pool_id, generation) = (server.pool, server.generation);
         let age = now.saturating_duration_since(server.opened_at);
         let Some(pool) = self.pool(pool_id) else { return };
-        let old = age >= pool.settings.server_lifetime || generation < pool.generation;
-        let surplus = pool.paused || pool.open > pool.permits;
-        if old || surplus || self.draining.is_some() {
+        let old = age >= pool.settings.server_lifetime;
+        // somebody waits for it to go: the session that has left something there is not waited for
+        let unwanted = generation < pool.generation || pool.paused || pool.open > pool.permits;
+        let owner = self.servers.get(id).filter(|server| server.soil == Soil::Unknown).and_then(|s| s.last_session);
+        let home = owner.and_then(|owner| self.sessions.get(owner)).is_some_and(|session| session.home == Some(id));
+        if ((old || unwanted) && !home) || self.draining.is_some() {
             self.retire(io, id);
-        } else if let Some(to) = self.take_wanted(now, pool_id) {
+        } else if !home && let Some(to) = self.take_wanted(now, pool_id) {
             self.lend(io, id, to);
         } else {
             self.move_to(id, List::Idle);
+            if home && (unwanted || self.is_wanted(now, pool_id)) {
+                self.begin_probe(io, id);
+            }
         }
         self.serve(io, pool_id);
     }
@@ -498,9 +413,14 @@ impl Shard {
             })
             .collect();
         for id in stale {
-            self.retire(io, id);
+            if self.is_home(id) {
+                self.begin_probe(io, id);
+            } else {
+                self.retire(io, id);
+            }
         }
         self.on_share_tick(io, pool_id);
+        self.look_at_pins(io, pool_id);
         self.serve(io, pool_id);
         self.ask_for_permit(io, pool_id);
     }

@@ -8,9 +8,9 @@ use dbproto::startup;
 use runtime::Closed;
 
 use crate::error::Failure;
-use crate::pipe::{Cancel, Delivery, Flow, List, Owner, Server, ServerId, Streaming};
+use crate::pipe::{Cancel, Delivery, Flow, List, Owner, Server, ServerId, Soil, Streaming};
 use crate::pool::PoolId;
-use crate::session::{Place, Session, SessionId};
+use crate::session::{Left, Place, Session, SessionId};
 use crate::shard::{Shard, World};
 use crate::slab::TokenKind;
 
@@ -52,6 +52,7 @@ impl Shard {
             };
             server.give_up_at = Some(give_up_at);
             server.serial = serial;
+            server.user = pool.target.user.as_str().into();
             server.generation = pool.generation;
             server
         });
@@ -115,6 +116,7 @@ impl Shard {
 
     /// After the bytes of one turn: work that is done is gone on with.
     pub(crate) fn after_replies(&mut self, io: &mut World<'_>, id: ServerId) {
+        self.settle_times(io.now(), id);
         let Some(server) = self.servers.get(id) else { return };
         match server.list {
             List::Working if server.is_quiet() => {
@@ -218,6 +220,8 @@ impl Shard {
         let Some(server) = self.servers.get_mut(id) else { return };
         let in_flight = std::mem::take(&mut server.in_flight);
         let (holder, promised) = (server.holder.take(), server.promised.take());
+        // what it had left there is lost, and it must not go on as if it were not
+        let owner = server.last_session.filter(|_| server.soil == Soil::Unknown && holder.is_none());
         let torn = match std::mem::replace(&mut server.streaming, Streaming::None) {
             Streaming::Forward(session, left) if left > 0 => Some(session),
             Streaming::Forward(..) | Streaming::None | Streaming::Swallow(_) => None,
@@ -234,7 +238,13 @@ impl Shard {
                 }
             }
         }
-        if let Some(session) = promised {
+        let has_lost = |session: &Session| session.home == Some(id) && session.left == Left::Likely;
+        let owner = owner.filter(|owner| self.sessions.get(*owner).is_some_and(has_lost));
+        if let Some(owner) = owner {
+            let address = self.upstream_of(id);
+            self.end_session(io, owner, Some(&Failure::ConnectionLost { address }));
+        }
+        if let Some(session) = promised.filter(|session| Some(*session) != owner) {
             // nothing of its request was written
             self.acquire(io, session);
         }

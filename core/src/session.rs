@@ -97,8 +97,20 @@ pub(crate) enum Change {
 pub(crate) enum Pin {
     /// It does not.
     No,
-    /// It has left state behind that cannot be carried to another connection; what, for the statistics.
+    /// It has state there that cannot be carried to another connection and that only its end or `DISCARD ALL` takes away;
+    /// what, for the statistics.
     Because(&'static str),
+    /// Postgres has been asked and such state found; it may go away.
+    Found(&'static str),
+}
+
+/// Whether a session has left something on its home.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Left {
+    /// Nothing that its texts show.
+    Unlikely,
+    /// They look as if: without its home the session cannot go on as if nothing had happened.
+    Likely,
 }
 
 /// What a Query that changes prepared statements will have done when it completes.
@@ -153,11 +165,28 @@ pub(crate) enum Reading {
     Unusual,
 }
 
-/// A request that may stand between those of other sessions.
+/// Whether a request is known to be fast and small.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Weight {
+    /// Its kind has been seen to be.
+    Light,
+    /// It is not, or not known to be: nobody is to wait behind it.
+    Unknown,
+}
+
+/// A proven read. It may stand between requests of other sessions if it is light, and can be issued again as long as nothing
+/// of its reply was forwarded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct Shareable {
     pub(crate) len: usize,
     pub(crate) kind: u64,
+    pub(crate) weight: Weight,
+}
+
+impl Shareable {
+    pub(crate) fn is_light(&self) -> bool {
+        self.weight == Weight::Light
+    }
 }
 
 /// A client connection.
@@ -183,11 +212,17 @@ pub(crate) struct Session {
     pub(crate) naming: Naming,
     pub(crate) resetting: Resetting,
     pub(crate) pin: Pin,
+    /// The connection on which something may be left that belongs to this session; nobody else has it unless Postgres has
+    /// been asked what is there.
+    pub(crate) home: Option<ServerId>,
+    pub(crate) left: Left,
+    /// Settings of users' own that it has named.
+    pub(crate) custom: Vec<Box<str>>,
     pub(crate) barrier: Barrier,
     /// Changes of settings that are under way, and how many of them Postgres has accepted.
     pub(crate) settings: Vec<Setting>,
     pub(crate) settings_done: usize,
-    /// The request at the front of the input, if it may be shared.
+    /// The request at the front of the input, if it is a proven read.
     pub(crate) shareable: Option<Shareable>,
     /// The kind of the request that runs, for [`crate::pace`]; 0 for none.
     pub(crate) kind: u64,
@@ -225,6 +260,9 @@ impl Session {
             naming: Naming::Ours,
             resetting: Resetting::No,
             pin: Pin::No,
+            home: None,
+            left: Left::Unlikely,
+            custom: Vec::new(),
             barrier: Barrier::Open,
             settings: Vec::new(),
             settings_done: 0,

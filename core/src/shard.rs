@@ -183,6 +183,9 @@ pub(crate) enum Message {
     Snapshot(Sender<(ShardStats, Vec<PoolStats>)>),
 }
 
+// what crosses is moved several times: the larger parts of messages are boxed
+const _: () = assert!(size_of::<Message>() <= 192);
+
 /// See the module documentation.
 pub(crate) struct Shard {
     pub(crate) config: Arc<Config>,

@@ -17,7 +17,7 @@ use crate::pipe::{Cancel, Delivery, Flow, InFlight, List, Owner, Server, ServerI
 use crate::pool::{Pool, PoolId};
 use crate::session::request::REQUEST_LEN_MAX;
 use crate::session::write::{Writer, write_shared};
-use crate::session::{Pin, Place, Reading, Session, SessionId, Shareable};
+use crate::session::{Pin, Place, Reading, Session, SessionId, Shareable, Weight};
 use crate::shard::{Shard, World};
 use crate::verdict::{Sharing, Verdict, judge};
 
@@ -32,6 +32,8 @@ const OID_FIRST_USER: u32 = 16_384;
 /// work while another's reply is read.
 const PIPES_PER_SHARD: usize = 2;
 
+/// Reads that could be shared and are not because of what their session may have left, before that is asked for.
+const DIRTY_READS_MAX: u32 = 8;
 /// Requests on a pipe from which on another pipe helps; below, waking another backend costs more than waiting.
 const PIPE_DEPTH_GOOD: usize = 8;
 
@@ -44,6 +46,7 @@ impl Shard {
         session.shareable = None;
         session.kind = 0;
         session.waiting_since = io.now();
+        let home = session.home;
         let Some(verdict) = verdict_of(session, pool, len) else { return false };
         if verdict.sharing == Sharing::Impossible {
             return false;
@@ -51,16 +54,35 @@ impl Shard {
         // kinds of different pools are different kinds; 0 means none
         let kind = (verdict.kind ^ u64::from(session.pool.0).wrapping_mul(0x9e37_79b9_7f4a_7c15)).max(1);
         session.kind = kind;
-        if !self.paces.is_light(kind) || self.draining.is_some() || pool.paused {
+        if self.draining.is_some() || pool.paused {
             return false;
         }
-        session.shareable = Some(Shareable { len, kind });
+        let weight = if self.paces.is_light(kind) { Weight::Light } else { Weight::Unknown };
+        if home.is_some() {
+            // only there is what it has left; but not for ever: once it is known what that is, the session can share again
+            return weight == Weight::Light && self.ask_at_home(io, id);
+        }
+        session.shareable = Some(Shareable { len, kind, weight });
         self.try_share(io, id)
+    }
+
+    /// After some reads in a row that could have been shared: asks what is left on the session's home. Its request waits.
+    fn ask_at_home(&mut self, io: &mut World<'_>, id: SessionId) -> bool {
+        let Some(home) = self.home_of(id) else { return false };
+        let Some(server) = self.servers.get_mut(home) else { return false };
+        server.dirty_reads += 1;
+        if server.dirty_reads < DIRTY_READS_MAX || server.list != List::Idle {
+            return false;
+        }
+        self.begin_probe(io, home);
+        self.promise(home, id);
+        true
     }
 
     /// Puts a shareable request on a pipe: an idle one while few are busy, then the one with the shortest queue.
     pub(crate) fn try_share(&mut self, io: &mut World<'_>, id: SessionId) -> bool {
-        let Some(session) = self.sessions.get(id) else { return false };
+        let light = |session: &&Session| session.shareable.as_ref().is_some_and(Shareable::is_light);
+        let Some(session) = self.sessions.get(id).filter(light) else { return false };
         let Some(pool) = self.pools.get(session.pool.0 as usize) else { return false };
         let dress = session.dress.fingerprint();
         let fits = |server: &Server| {
@@ -96,6 +118,19 @@ impl Shard {
         best.is_some_and(|(_, server)| self.join(io, id, server))
     }
 
+    /// Puts a proven read on a connection that was made fit for it. Others may join it there if it is light and the connection
+    /// clean; else it is alone, and still can be issued again if the connection dies.
+    pub(crate) fn occupy(&mut self, io: &mut World<'_>, id: SessionId, server_id: ServerId) {
+        let Some(server) = self.servers.get_mut(server_id) else { return };
+        server.last_session = Some(id);
+        let joinable = server.soil != Soil::Unknown && server.reading == Reading::Usual;
+        let light =
+            self.sessions.get(id).and_then(|session| session.shareable).is_some_and(|request| request.is_light());
+        self.move_to(server_id, if joinable && light { List::Shared } else { List::Draining });
+        self.join(io, id, server_id);
+        self.hurry(io);
+    }
+
     /// Writes a session's request behind what is on the pipe.
     fn join(&mut self, io: &mut World<'_>, id: SessionId, server_id: ServerId) -> bool {
         let now = io.now();
@@ -125,7 +160,11 @@ impl Shard {
             written_at: now,
             delivery: Delivery::Nothing,
         });
-        pool.stats.requests_shared += 1;
+        if server.list == List::Shared {
+            pool.stats.requests_shared += 1;
+        } else {
+            pool.stats.requests_exclusive += 1;
+        }
         pool.stats.bytes_to_server += len as u64;
         let waited = now.saturating_duration_since(session.waiting_since);
         pool.note_wait(waited);

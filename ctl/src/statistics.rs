@@ -99,6 +99,7 @@ fn picture(now: &Snapshot, interval: Option<&Snapshot>, times: &Snapshot) -> Str
         titled("Shards", &shards(now, interval)),
         titled("Pools", &pools(now)),
         titled("Requests", &requests(now, interval)),
+        titled("State", &state(now)),
         titled("Times", &durations(times)),
     ];
     let lines = tables.join("\n\n");
@@ -238,6 +239,36 @@ fn requests(now: &Snapshot, interval: Option<&Snapshot>) -> Table {
     table(&head, 2, rows)
 }
 
+/// What sessions leave on server connections, and what that costs.
+fn state(now: &Snapshot) -> Table {
+    let head = [
+        "database",
+        "user",
+        "cleanings",
+        "asked",
+        "prepared",
+        "already",
+        "evicted",
+        "pinned now",
+        "pins by what was there",
+    ];
+    let rows = now.pools_total().into_iter().map(|pool| {
+        let pins = pool.pins.iter().map(|pin| format!("{} {}", pin.reason, pin.count));
+        vec![
+            pool.database.clone(),
+            pool.user.clone(),
+            pool.cleanings.to_string(),
+            pool.probes.to_string(),
+            pool.prepared_parses.to_string(),
+            pool.prepared_hits.to_string(),
+            pool.prepared_evicted.to_string(),
+            pool.servers_pinned.to_string(),
+            pins.collect::<Vec<_>>().join(", "),
+        ]
+    });
+    table(&head, 2, rows)
+}
+
 fn durations(times: &Snapshot) -> Table {
     let head = ["database", "user", "queue p50", "p95", "p99", "p99.9", "server p50", "p95", "p99", "p99.9"];
     let rows = times.pools_total().into_iter().map(|pool| {
@@ -362,6 +393,11 @@ mod tests {
              database  user  queries/s  shared  exclusive  relayed  retried  cancelled  timed out  to server  from server  errors by class
              shop      ann        4400   10000       1000        0        0          0          0        0 B       19 MiB       23 2, 40 2
              shop      bob        2200    5000        500        0        0          0          0        0 B      9.5 MiB
+
+            State
+             database  user  cleanings  asked  prepared  already  evicted  pinned now  pins by what was there
+             shop      ann           0      0         0        0        0           0
+             shop      bob           0      0         0        0        0           0
 
             Times
              database  user  queue p50  p95  p99  p99.9  server p50    p95    p99   p99.9

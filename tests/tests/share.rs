@@ -220,3 +220,121 @@ fn sharing_can_be_switched_off() {
     });
     assert_eq!(plane.pool(&database).requests_shared, 0);
 }
+
+#[test]
+fn sharing_can_be_switched_off_for_one_database() {
+    let (shared, lone) = (Cluster::shared().make_database(), Cluster::shared().make_database());
+    let plane = Plane::before(Cluster::shared())
+        .cores("0")
+        .database(&shared, &[])
+        .database(&lone, &[("pool", toml::toml! { share = "off" }.into())])
+        .start();
+    let (mut one, mut other) = (plane.client(&shared), plane.client(&lone));
+    warm_up(&plane, &mut one, &shared, "select 1");
+    for _ in 0..20 {
+        other.query("select 1").good();
+    }
+    assert_eq!(plane.pool(&lone).requests_shared, 0);
+}
+
+#[test]
+fn texts_that_may_read_otherwise_are_not_shared() {
+    let database = Cluster::shared().make_database();
+    let plane = plane_of_one();
+    let mut warm = plane.client(&database);
+    warm_up(&plane, &mut warm, &database, "select 'a'");
+    for unusual in
+        ["set standard_conforming_strings = off", "set client_encoding = 'SJIS'", "set client_encoding = 'BIG5'"]
+    {
+        let mut client = plane.client(&database);
+        client.query(unusual).good();
+        assert!(!is_shared(&plane, &mut client, &database, "select 'a'"), "{unusual}");
+        // and not under the settings of somebody else
+        assert_eq!(client.query(r"select length('\\')").value(), if unusual.contains("off") { "1" } else { "2" });
+        client.hang_up();
+    }
+    assert!(is_shared(&plane, &mut warm, &database, "select 'a'"));
+}
+
+#[test]
+fn a_request_longer_than_the_bound_is_not_shared() {
+    let database = Cluster::shared().make_database();
+    let plane = plane_of_one();
+    let mut client = plane.client(&database);
+    warm_up(&plane, &mut client, &database, "select 1");
+    let text = |len: usize| format!("select length('{}')", "x".repeat(len));
+    assert!(is_shared(&plane, &mut client, &database, &text(10_000)));
+    assert!(!is_shared(&plane, &mut client, &database, &text(17_000)));
+}
+
+/// A read that stood behind a write which waits for a lock would close a circle that Postgres cannot see, when whoever has
+/// the lock reads before it commits.
+#[test]
+fn no_read_stands_behind_a_write_that_waits_for_a_lock() {
+    let database = Cluster::shared().make_database();
+    let plane = Plane::before(Cluster::shared()).cores("0").pool("size", 3).pool("share_pipes", 1).start();
+    let mut holder = plane.client(&database);
+    holder.query("create table account (id int primary key, sum int); insert into account values (1, 0)").good();
+    let mut readers: Vec<RawClient> = (0..8).map(|_| plane.client(&database)).collect();
+    for reader in &mut readers {
+        warm_up(&plane, reader, &database, "select sum from account where id = 1");
+    }
+    holder.query("begin").good();
+    holder.query("update account set sum = 1 where id = 1").good();
+    let mut writer = plane.client(&database);
+    writer.send(Request::new().query("update account set sum = 2 where id = 1").bytes());
+    wait_until("the write waits for the lock", || {
+        Cluster::shared().sql(&format!(
+            "select count(*) from pg_stat_activity where datname = '{database}' and wait_event_type = 'Lock'"
+        )) == "1"
+    });
+    for _ in 0..5 {
+        for reader in &mut readers {
+            reader.send(Request::new().query("select sum from account where id = 1").bytes());
+        }
+        for reader in &mut readers {
+            assert_eq!(reader.reply().good().value(), "0", "what is committed");
+        }
+    }
+    holder.query("commit").good();
+    writer.reply().good();
+    assert_eq!(readers[0].query("select sum from account where id = 1").value(), "2");
+}
+
+#[test]
+fn a_request_never_runs_without_the_settings_of_its_session() {
+    let database = Cluster::shared().make_database();
+    let plane = plane_of_one();
+    let mut client = plane.client(&database);
+    client.query("create text search configuration mine (copy = simple)").good();
+    client.query("set default_text_search_config = 'public.mine'").good();
+    let mut other = plane.client(&database);
+    warm_up(&plane, &mut other, &database, "select current_setting('default_text_search_config')");
+    // the setting cannot be made again on the connection that the other session has used meanwhile
+    other.query("drop text search configuration mine").good();
+    other.query("select 1").good();
+    client.send(Request::new().query("create table ran_undressed ()").bytes());
+    let messages = client.receive_to_end_or_ready();
+    assert!(messages.iter().all(|message| message.tag != b'C'), "{messages:?}");
+    assert_eq!(other.query("select to_regclass('ran_undressed') is null").value(), "t");
+    assert!(other.query("select current_setting('default_text_search_config')").value() != "public.mine");
+}
+
+#[test]
+fn what_runs_for_a_client_that_has_left_is_stopped_before_its_permit_is_used_again() {
+    let database = Cluster::shared().make_database();
+    let plane = plane_of_one();
+    let running = || {
+        Cluster::shared().sql(&format!(
+            "select count(*) from pg_stat_activity where datname = '{database}' and query like 'select pg_sleep%'"
+        ))
+    };
+    for _ in 0..3 {
+        let mut leaver = plane.client(&database);
+        leaver.send(Request::new().query("select pg_sleep(600)").bytes());
+        wait_until("it runs", || running() == "1");
+        leaver.hang_up();
+        assert_eq!(plane.client(&database).query("select 'served'").value(), "served");
+        assert_eq!(running(), "0");
+    }
+}

@@ -81,7 +81,16 @@ impl Shard {
             self.move_to(server, List::Draining);
         }
         for server in idle {
-            self.retire(io, server);
+            self.dismiss(io, server);
+        }
+    }
+
+    /// A free connection is not wanted any more: it ends, after it has been asked if its session may have left something there.
+    fn dismiss(&mut self, io: &mut World<'_>, id: ServerId) {
+        if self.is_home(id) {
+            self.begin_probe(io, id);
+        } else {
+            self.retire(io, id);
         }
     }
 
@@ -171,7 +180,7 @@ impl Shard {
         let idle: Vec<ServerId> = pool.idle.iter().take(surplus).copied().collect();
         let (found, shared) = (idle.len(), pool.shared.clone());
         for server in idle {
-            self.retire(io, server);
+            self.dismiss(io, server);
         }
         for server in shared.into_iter().take(surplus - found) {
             self.move_to(server, List::Draining);

@@ -254,7 +254,7 @@ impl Shard {
         Some(ServerRow {
             id: server.serial,
             key: key_of(pool),
-            server_user: pool.target.user.clone(),
+            server_user: server.user.to_string(),
             address: pool.target.address.clone(),
             list: server.list,
             cancel: server.cancel,

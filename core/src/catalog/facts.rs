@@ -77,6 +77,11 @@ const OPERATORS: &str = concat!(
     "SELECT oprname, bool_and(h.oid IS NOT NULL) FROM pg_catalog.pg_operator o LEFT JOIN harmless h ON h.oid = o.oprcode GROUP BY oprname"
 );
 
+/// Names of settings of users' own in the code of functions.
+pub(crate) const CUSTOM: &str = "SELECT DISTINCT pg_catalog.lower(found[1]) AS name FROM pg_catalog.pg_proc, \
+     pg_catalog.regexp_matches(prosrc, '(?:set_config\\s*\\(\\s*''|\\mset\\s+(?:session\\s+)?)([a-z_][a-z0-9_$]*(?:\\.[a-z_][a-z0-9_$]*)+)', 'gi') found \
+     WHERE oid OPERATOR(pg_catalog.>=) 16384 AND prosrc OPERATOR(pg_catalog.~*) '\\mset' LIMIT 64";
+
 /// Code that runs without being named: implicit casts, comparison and hash support, output of types.
 const HIDDEN: &str = concat!(
     harmless!(),
@@ -115,6 +120,8 @@ pub(super) fn read<E>(mut query: impl FnMut(&str) -> Result<Vec<Row>, E>) -> Res
     facts.writes_through.extend(facts.reads_through.iter().copied());
     facts.types = query(TYPES)?.iter().map(|row| text(row, 0)).collect();
     facts.operators = query(OPERATORS)?.iter().map(|row| (text(row, 0), harmless(row, 1))).collect();
+    facts.custom =
+        query(CUSTOM)?.iter().map(|row| String::from_utf8_lossy(&text(row, 0)).into_owned().into()).collect();
     facts.hidden = query(HIDDEN)?.first().map_or(Harmless::No, |row| harmless(row, 0));
     Ok(facts)
 }

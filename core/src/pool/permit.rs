@@ -58,6 +58,7 @@ struct LentConnection {
     parameters: Vec<Parameter>,
     opened_at: Instant,
     generation: u64,
+    user: Box<str>,
 }
 
 impl Shard {
@@ -90,11 +91,15 @@ impl Shard {
                 self.give_permit(io, id, from);
                 return;
             }
-            if let Some(oldest) = pool.idle.first().copied() {
-                self.lend(io, oldest, from);
+            if let Some(free) = pool.idle.iter().copied().find(|other| !self.is_home(*other)) {
+                self.lend(io, free, from);
                 return;
             }
+            let home = pool.idle.first().copied();
             self.note_wanted(io, id, from);
+            if let Some(home) = home {
+                self.begin_probe(io, home);
+            }
         }
         pass_question_on(io, key, from);
     }
@@ -114,6 +119,12 @@ impl Shard {
             pool.permit_state.wanted = Some((from, until));
             self.close_shortest_shared(id);
         }
+    }
+
+    /// Whether another shard waits for a connection that becomes free here.
+    pub(super) fn is_wanted(&self, now: Instant, id: PoolId) -> bool {
+        let wanted = self.pools.get(id.0 as usize).and_then(|pool| pool.permit_state.wanted);
+        wanted.is_some_and(|(_, until)| until > now)
     }
 
     /// Who is to have the connection that has just become free here.
@@ -156,6 +167,7 @@ impl Shard {
             parameters: std::mem::take(&mut server.parameters),
             opened_at: server.opened_at,
             generation: server.generation,
+            user: std::mem::take(&mut server.user),
         };
         self.servers.remove(id);
         let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };
@@ -193,6 +205,7 @@ impl Shard {
             server.opened_at = connection.opened_at;
             server.serial = serial;
             server.generation = connection.generation;
+            server.user = connection.user;
             for (name, value) in &connection.parameters {
                 server.set_parameter(name, value);
             }
@@ -217,7 +230,9 @@ impl Shard {
 
     /// A connection has ended: its permit goes where one is wanted.
     pub(crate) fn on_permit_free(&mut self, io: &mut World<'_>, id: PoolId) {
-        if let Some(to) = self.take_wanted(io.now(), id) {
+        // a pool that has become smaller may have more connections than permits for a while
+        let free = self.pools.get(id.0 as usize).is_some_and(|pool| pool.open < pool.permits);
+        if free && let Some(to) = self.take_wanted(io.now(), id) {
             self.give_permit(io, id, to);
         }
     }

@@ -11,10 +11,12 @@ use dbproto::message::backend::{self, ErrorFields, TransactionStatus};
 use dbproto::pipeline::{Audience, Outcome, Owed};
 
 use crate::pace::Paces;
-use crate::pipe::{Delivery, Flow, List, Mark, Owner, Server, ServerId, ServerUnnamed, Streaming, WorkFailure};
+use crate::pipe::{
+    Asked, Delivery, Flow, List, Mark, Owner, Server, ServerId, ServerUnnamed, Soil, Streaming, WorkFailure,
+};
 use crate::pool::Pool;
 use crate::session::setting::Setting;
-use crate::session::{Change, Deallocating, Naming, Pin, Resetting, Session, SessionId, Unnamed};
+use crate::session::{Change, Deallocating, Left, Naming, Pin, Resetting, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
 use crate::statement::{Interner, NAME_PREFIX};
 
@@ -127,6 +129,16 @@ impl Shard {
         self.deliver(io, &run, bytes.get(run.start..at));
         self.hold_back(io, id);
         at
+    }
+
+    /// Counts how long the requests took that have ended with what was read just now.
+    pub(super) fn settle_times(&mut self, now: Instant, id: ServerId) {
+        if let Some((count, us)) = self.paces.settle(now)
+            && let Some(pool) = self.servers.get(id).and_then(|server| self.pools.get_mut(server.pool.0 as usize))
+        {
+            pool.stats.server_time.record_many_us(us, count);
+            pool.stats.query_us = pool.stats.query_us.saturating_add(us.saturating_mul(count));
+        }
     }
 
     fn deliver(&mut self, io: &mut World<'_>, run: &Run, bytes: Option<&[u8]>) {
@@ -278,7 +290,9 @@ impl Reply<'_> {
             }
         }
         // on a shared pipe values and notifications belong to nobody; notices belong to the request that is being answered
-        let wanted = tag == b'N' || self.server.list == List::Exclusive;
+        let held =
+            self.server.list == List::Exclusive || (self.server.findings.is_some() && self.server.holder.is_some());
+        let wanted = tag == b'N' || held;
         Placed::at(self.to.filter(|_| wanted))
     }
 
@@ -306,6 +320,13 @@ impl Reply<'_> {
             self.command_tag(body);
         } else if tag == b'C' && body == b"DISCARD ALL\0" {
             self.server.forget_everything();
+        } else if tag == b'C' && body == b"DISCARD SEQUENCES\0" && self.server.soil == Soil::Sequences {
+            self.server.soil = Soil::Clean;
+        } else if tag == b'D'
+            && audience == Audience::Nobody
+            && let Some(findings) = &mut self.server.findings
+        {
+            findings.add(body);
         }
         self.for_audience(audience)
     }
@@ -328,7 +349,8 @@ impl Reply<'_> {
             | Mark::UnnamedParse
             | Mark::OwnUnnamed
             | Mark::Clean
-            | Mark::Dress => {}
+            | Mark::Dress
+            | Mark::Probe => {}
         }
         self.for_audience(owed.audience)
     }
@@ -342,7 +364,7 @@ impl Reply<'_> {
             return Placed::NOWHERE;
         }
         let mark = Mark::of(owed);
-        if matches!(mark, Mark::Clean | Mark::Dress) {
+        if matches!(mark, Mark::Clean | Mark::Dress | Mark::Probe) {
             let text = |code| String::from_utf8_lossy(fields.get(code).unwrap_or_default()).into_owned();
             let failure = WorkFailure { during: mark, sqlstate: text(b'C'), message: text(b'M') };
             self.server.work_failure.get_or_insert(failure);
@@ -405,16 +427,9 @@ impl Reply<'_> {
             let took = now.saturating_duration_since(began);
             self.paces
                 .note_any(shared.as_ref().map_or(took, |request| now.saturating_duration_since(request.written_at)));
-            let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-            self.pool.stats.server_time.record_us(us);
-            self.pool.stats.query_us = self.pool.stats.query_us.saturating_add(us);
             self.note_transaction(status, began, now);
-            if let Some(session) = self.session.as_deref_mut() {
-                let kind = std::mem::take(&mut session.kind);
-                if kind != 0 {
-                    self.paces.note(kind, us, reply_len);
-                }
-            }
+            let kind = self.session.as_deref_mut().map_or(0, |session| std::mem::take(&mut session.kind));
+            self.paces.on_end(kind, reply_len, began);
         }
         if self.server.catalog_touched && status == TransactionStatus::Idle {
             self.server.catalog_touched = false;
@@ -461,8 +476,9 @@ impl Reply<'_> {
             (session.dress, self.server.dress) = wear;
             session.reading = self.server.reading;
         } else {
-            self.pool.stats.count_pin("setting");
-            session.pin = Pin::Because("setting");
+            // what came of it is asked for when somebody else needs the connection
+            self.server.soil = Soil::Unknown;
+            self.server.asked = Asked::NotSince;
         }
     }
 
@@ -486,11 +502,10 @@ impl Reply<'_> {
             return;
         }
         let pin = match tag {
-            b"SET" => "setting",
-            b"RESET" => "setting",
-            b"PREPARE" => "prepared in SQL",
-            b"LISTEN" => "LISTEN",
-            b"LOAD" => "LOAD",
+            b"PREPARE" => Pin::Because("prepared in SQL"),
+            b"LOAD" => Pin::Because("LOAD"),
+            // notifications must reach it at any time
+            b"LISTEN" => Pin::Found("LISTEN"),
             b"DEALLOCATE ALL" => {
                 self.server.prepared.clear();
                 session.statements.clear();
@@ -512,14 +527,19 @@ impl Reply<'_> {
                 session.naming = Naming::Ours;
                 session.resetting = Resetting::Yes;
                 session.pin = Pin::No;
+                session.home = None;
+                session.left = Left::Unlikely;
+                session.custom.clear();
                 return;
             }
             _ => return,
         };
-        if session.pin == Pin::No {
-            self.pool.stats.count_pin(pin);
+        if let (Pin::No, Pin::Because(reason) | Pin::Found(reason)) = (session.pin, pin) {
+            self.pool.stats.count_pin(reason);
         }
-        session.pin = Pin::Because(pin);
+        if !matches!(session.pin, Pin::Because(_)) {
+            session.pin = pin;
+        }
     }
 }
 
@@ -529,7 +549,7 @@ pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owe
     match mark {
         Mark::ClientParse(id) | Mark::OwnParse(id) => server.prepared.on_parse_lost(id),
         Mark::OwnUnnamed | Mark::UnnamedParse => server.unnamed = ServerUnnamed::Unknown,
-        Mark::None | Mark::SyntheticParse(_) | Mark::SyntheticClose | Mark::Clean | Mark::Dress => {}
+        Mark::None | Mark::SyntheticParse(_) | Mark::SyntheticClose | Mark::Clean | Mark::Dress | Mark::Probe => {}
     }
     let Some(session) = session else { return };
     match mark {
@@ -543,6 +563,6 @@ pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owe
             None => {}
         },
         Mark::UnnamedParse => session.unnamed = Unnamed::Absent,
-        Mark::None | Mark::OwnParse(_) | Mark::OwnUnnamed | Mark::Clean | Mark::Dress => {}
+        Mark::None | Mark::OwnParse(_) | Mark::OwnUnnamed | Mark::Clean | Mark::Dress | Mark::Probe => {}
     }
 }

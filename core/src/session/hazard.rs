@@ -1,7 +1,7 @@
 //! What a text may do that its verdict does not know: words that betray state which only one connection has,
 //! and names that a client never prepared.
 
-use crate::session::{Pin, Session};
+use crate::session::{Left, Pin, Session};
 use crate::statement::NAME_PREFIX;
 
 /// Looks for hazards in a long Query while it is passed on; the end of each piece is kept, so that none hides between two.
@@ -19,6 +19,7 @@ pub(super) fn search_passing(session: &mut Session, piece: &[u8]) {
     if let Some(found) = found {
         session.pin = Pin::Because(found);
     }
+    session.left = Left::Likely;
 }
 
 /// A name the session never prepared. Postgres judges it, but it can never be one of ours.
@@ -31,22 +32,76 @@ pub(super) fn foreign(name: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Words without which no statement that is not otherwise understood leaves the state that their reason names.
-const HAZARDS: [(&[u8], &str); 13] = [
-    (b"temp", "temporary object"),
-    (b"temporary", "temporary object"),
-    (b"pg_temp", "temporary object"),
-    (b"pg_advisory_lock", "advisory lock"),
-    (b"pg_advisory_lock_shared", "advisory lock"),
-    (b"pg_try_advisory_lock", "advisory lock"),
-    (b"pg_try_advisory_lock_shared", "advisory lock"),
-    (b"hold", "WITH HOLD cursor"),
-    (b"set_config", "setting"),
-    (b"setseed", "random seed"),
-    (b"currval", "sequence value"),
-    (b"lastval", "sequence value"),
-    (b"role", "role"),
+/// Words without which no statement leaves the state that their reason names, and that Postgres cannot be asked for.
+const HAZARDS: [(&[u8], &str); 1] = [(b"setseed", "random seed")];
+
+/// Words of texts that most likely leave something: who loses the connection on which one ran has lost it.
+const HINTS: [&[u8]; 19] = [
+    b"set",
+    b"set_config",
+    b"temp",
+    b"temporary",
+    b"pg_temp",
+    b"pg_advisory_lock",
+    b"pg_advisory_lock_shared",
+    b"pg_try_advisory_lock",
+    b"pg_try_advisory_lock_shared",
+    b"hold",
+    b"setseed",
+    b"role",
+    b"authorization",
+    b"characteristics",
+    b"do",
+    b"call",
+    b"listen",
+    b"load",
+    b"prepare",
 ];
+
+/// Whether a text that is not known to be harmless most likely leaves something.
+pub(super) fn leaves_something(text: &[u8]) -> bool {
+    HINTS.iter().any(|word| contains_word(text, word))
+}
+
+/// Names of settings of users' own that are remembered of one session.
+const CUSTOM_MAX: usize = 32;
+const CUSTOM_LEN_MAX: usize = 128;
+
+/// Notes the settings of users' own that a text names: a name with a dot in quotes, as `set_config` and `current_setting` take
+/// it, or behind the word SET. Postgres does not list them, so they must be asked for by name.
+pub(super) fn note_custom_settings(known: &mut Vec<Box<str>>, text: &[u8]) {
+    let mut note = |name: &[u8]| {
+        if let Ok(name) = std::str::from_utf8(name)
+            && known.len() < CUSTOM_MAX
+            && !known.iter().any(|other| other.eq_ignore_ascii_case(name))
+        {
+            known.push(name.into());
+        }
+    };
+    if contains_word(text, b"set_config") || contains_word(text, b"current_setting") {
+        text.split(|byte| *byte == b'\'').filter(|piece| is_custom(piece)).for_each(&mut note);
+    }
+    let mut words = text.split(|byte| byte.is_ascii_whitespace() || b";=(".contains(byte)).filter(|w| !w.is_empty());
+    while let Some(word) = words.next() {
+        if word.eq_ignore_ascii_case(b"set") {
+            let next = words.next().unwrap_or_default();
+            let name = if next.eq_ignore_ascii_case(b"session") { words.next().unwrap_or_default() } else { next };
+            if is_custom(name) {
+                note(name);
+            }
+        }
+    }
+}
+
+/// Whether this is a name as settings of users' own have it.
+fn is_custom(name: &[u8]) -> bool {
+    name.len() <= CUSTOM_LEN_MAX
+        && name.contains(&b'.')
+        && name.split(|byte| *byte == b'.').all(|part| {
+            part.first().is_some_and(|byte| byte.is_ascii_alphabetic() || *byte == b'_')
+                && part.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'$'))
+        })
+}
 
 /// Why text may leave state behind in its session, if it may.
 pub(super) fn hazard(text: &[u8]) -> Option<&'static str> {
@@ -73,11 +128,26 @@ mod tests {
 
     #[test]
     fn hazards_are_found_in_any_case() {
-        assert_eq!(hazard(b"create TEMP table x()"), Some("temporary object"));
-        assert_eq!(hazard(b"select pg_try_Advisory_lock(1)"), Some("advisory lock"));
-        assert_eq!(hazard(b"set session authorization x"), None, "its tag tells");
-        assert_eq!(hazard(b"select threshold, template, household, roles, pg_advisory_unlock_all()"), None);
-        assert_eq!(hazard(b"select abalance from pgbench_accounts where aid = 1"), None);
+        assert_eq!(hazard(b"select SetSeed(0.5)"), Some("random seed"));
+        assert_eq!(hazard(b"select setseeds, my_setseed, pg_advisory_lock(1)"), None);
+    }
+
+    #[test]
+    fn settings_of_users_own_are_found_by_their_dot() {
+        let names = |text: &str| {
+            let mut known = Vec::new();
+            note_custom_settings(&mut known, text.as_bytes());
+            known.iter().map(ToString::to_string).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            names("select set_config('app.tenant', 'a.b c', false), current_setting('x.y')"),
+            ["app.tenant", "x.y"]
+        );
+        assert_eq!(
+            names("begin; SET app.Tenant = 'x'; set session b.c to 1;set work_mem='1.5'"),
+            ["app.Tenant", "b.c"]
+        );
+        assert_eq!(names("update t set a = 1 where b = 'c.d'"), Vec::<String>::new());
     }
 
     #[test]

@@ -9,7 +9,7 @@ use runtime::Closed;
 use crate::admin::State;
 use crate::error::{Disposition, Failure};
 use crate::pipe::{Cancel, Flow, List, Owner, ServerId};
-use crate::session::{Barrier, Phase, Pin, Place, Session, SessionId, Skip, Unnamed};
+use crate::session::{Barrier, Left, Phase, Pin, Place, Session, SessionId, Skip, Unnamed};
 use crate::shard::{Shard, World};
 
 /// Longest request that is waited for until it is complete; longer ones are passed on while they arrive.
@@ -105,6 +105,8 @@ impl Session {
     pub(crate) fn leave_server(session: &mut Self) {
         session.place = Place::Idle;
         session.pin = Pin::No;
+        session.home = None;
+        session.left = Left::Unlikely;
         session.barrier = Barrier::Open;
         session.changes.clear();
         session.settings.clear();
@@ -349,12 +351,15 @@ impl Shard {
     }
 
     fn leave(&mut self, io: &mut World<'_>, id: SessionId) {
-        let place = self.sessions.get(id).map(|session| session.place);
+        let (place, home) = (self.sessions.get(id).map(|session| session.place), self.home_of(id));
         self.drop_session(io, id);
         match place {
             Some(Place::Exclusive(server)) => self.leave_exclusive(io, server),
             Some(Place::Shared(server)) => self.orphan_requests_of(io, id, server),
             Some(Place::Idle | Place::Waiting | Place::Promised(_)) | None => {}
+        }
+        if let Some(home) = home {
+            self.clean(io, home);
         }
     }
 
@@ -382,6 +387,11 @@ impl Shard {
         if server.flow == Flow::Paused {
             server.flow = Flow::Open;
             io.resume(server.socket);
+        }
+        let for_nobody = server.in_flight.iter().all(|request| request.owner == Owner::Orphan);
+        if server.list == List::Draining && for_nobody {
+            // it may take long, and nobody waits for it
+            self.send_cancel(io, server_id);
         }
     }
 }

@@ -15,13 +15,13 @@ use dbproto::pipeline::{Expect, Owed};
 
 use crate::catalog::Catalog;
 use crate::error::Failure;
-use crate::pipe::{Cancel, Flow, Mark, Server, ServerId, ServerUnnamed, Soil};
+use crate::pipe::{Asked, Cancel, Flow, Mark, Server, ServerId, ServerUnnamed, Soil};
 use crate::pool::Pool;
 use crate::server::lose;
-use crate::session::hazard::{foreign, hazard, search_passing};
+use crate::session::hazard::{foreign, hazard, leaves_something, note_custom_settings, search_passing};
 use crate::session::request::{REQUEST_LEN_MAX, is_frontend};
 use crate::session::setting::Setting;
-use crate::session::{Barrier, Change, Naming, Pin, Reading, Session, SessionId, Unnamed};
+use crate::session::{Barrier, Change, Left, Naming, Pin, Reading, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
 use crate::statement::{Interner, Preparation, Statement, StatementSource};
 use crate::verdict::judge;
@@ -29,6 +29,8 @@ use dbproto::sql::Backslash;
 
 mod naming;
 mod prepare;
+
+use prepare::PreparedCounts;
 
 use naming::names_statements;
 
@@ -197,16 +199,6 @@ impl Counts {
     }
 }
 
-/// How often the connection had a statement, was given one, and lost one for want of room.
-#[derive(Clone, Copy, Default)]
-struct PreparedCounts {
-    hits: u64,
-    parses: u64,
-    evicted: u64,
-    client_parses: u64,
-    client_binds: u64,
-}
-
 impl<'a> Writer<'a> {
     pub(crate) fn new(
         session: &'a mut Session,
@@ -214,7 +206,7 @@ impl<'a> Writer<'a> {
         interner: &'a mut Interner,
         pool: &'a Pool,
     ) -> Self {
-        let usual = session.reading == Reading::Usual && session.pin == Pin::No;
+        let usual = session.reading == Reading::Usual && session.pin == Pin::No && session.home.is_none();
         let catalog = pool.catalog().filter(|_| usual);
         let limit = pool.settings.prepared_statements as usize;
         Self {
@@ -286,7 +278,7 @@ impl Writer<'_> {
         if !whole {
             if head.tag == tag::QUERY {
                 // too long to be judged, but not to be searched while it passes
-                self.server.soil = Soil::Unknown;
+                self.note_soil(Soil::Unknown);
                 self.session.tail = Some(Vec::new());
                 search_passing(self.session, input);
             }
@@ -360,8 +352,16 @@ impl Writer<'_> {
     /// What running this text leaves on the connection.
     fn soil(&mut self, text: &[u8]) {
         let soil = self.catalog.map_or(Soil::Unknown, |catalog| judge(text, Backslash::Literal, catalog).soil);
-        self.server.soil = self.server.soil.max(soil);
+        self.note_soil(soil);
         self.note_hazards(text, soil);
+    }
+
+    /// What has been written leaves this on the connection.
+    fn note_soil(&mut self, soil: Soil) {
+        self.server.soil = self.server.soil.max(soil);
+        if soil == Soil::Unknown {
+            self.server.asked = Asked::NotSince;
+        }
     }
 
     /// What running this statement leaves on the connection.
@@ -373,14 +373,14 @@ impl Writer<'_> {
             return;
         }
         let soil = self.catalog.map_or(Soil::Unknown, |catalog| statement.verdict(catalog).soil);
-        self.server.soil = self.server.soil.max(soil);
+        self.note_soil(soil);
         self.note_hazards(&statement.source.text, soil);
     }
 
     /// Notes what is owed for a message that is passed on as it is.
     fn verbatim(&mut self, tag: u8) {
         if tag == tag::FUNCTION_CALL {
-            self.server.soil = Soil::Unknown;
+            self.note_soil(Soil::Unknown);
         }
         let expect = match tag {
             tag::QUERY => {
@@ -448,7 +448,7 @@ impl Writer<'_> {
                 let statement = Rc::clone(statement);
                 self.soil_of(&statement);
             }
-            Unnamed::OnServer => self.server.soil = Soil::Unknown,
+            Unnamed::OnServer => self.note_soil(Soil::Unknown),
             Unnamed::Absent => {}
         }
     }
@@ -575,11 +575,16 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// Text that may leave state behind which only this connection has: the session keeps it.
+    /// Text that may leave state behind which nobody can ask for: the session keeps its connection.
     fn note_hazards(&mut self, text: &[u8], soil: Soil) {
-        if soil == Soil::Unknown
-            && let Some(hazard) = hazard(text)
-        {
+        if soil != Soil::Unknown {
+            return;
+        }
+        note_custom_settings(&mut self.session.custom, text);
+        if leaves_something(text) {
+            self.session.left = Left::Likely;
+        }
+        if let Some(hazard) = hazard(text) {
             if self.session.pin == Pin::No {
                 self.pinned = Some(hazard);
             }

@@ -138,6 +138,8 @@ statistics! {
         transactions,
         /// Resets of server connections between two sessions.
         cleanings,
+        /// Server connections asked what their session had left there.
+        probes,
         /// Statements prepared on a server connection for a client.
         prepared_parses,
         /// Statements that were prepared there already.

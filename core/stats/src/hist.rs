@@ -27,6 +27,12 @@ impl Hist {
         self.record(us, 1);
     }
 
+    /// Counts so many durations of so many microseconds each.
+    #[inline]
+    pub fn record_many_us(&mut self, us: u64, count: u64) {
+        self.record(us, count);
+    }
+
     /// Counts all that another has counted.
     pub fn merge(&mut self, other: &Self) {
         for (us, count) in other.pairs() {

@@ -93,7 +93,7 @@ impl Facts<'_> {
 
     pub(super) fn pins(&self) -> Vec<Row> {
         let row = |client: &ClientRow| {
-            let Pin::Because(reason) = client.pin else { return None };
+            let (Pin::Because(reason) | Pin::Found(reason)) = client.pin else { return None };
             // one that has begun in a transaction that goes on is as old as its last request
             let since = client.record.pinned_since.unwrap_or(client.record.requested_at);
             Some(
