@@ -101,7 +101,8 @@ impl Dress {
         }
         let mut out = Vec::new();
         for old in worn.settings.iter().rev() {
-            let kept = old.rank() == 0 && self.settings.iter().any(|new| new.name == old.name);
+            // some values add to what is there: a new one begins from the default
+            let kept = old.rank() == 0 && self.settings.contains(old);
             if !kept {
                 let mut reset = String::from("RESET ");
                 write_identifier(&mut reset, &old.name);
@@ -251,14 +252,24 @@ mod tests {
         let set = |name: &str, value: &str| Setting::of_value(name, value).apply.to_string();
         assert_eq!(
             other.change_from(&plain),
-            [set("work_mem", "2MB"), set("session_authorization", "a"), set("role", "b")]
+            [
+                "RESET \"work_mem\"".to_owned(),
+                set("work_mem", "2MB"),
+                set("session_authorization", "a"),
+                set("role", "b")
+            ]
         );
         assert_eq!(
             plain.change_from(&other),
-            ["RESET \"role\"".to_owned(), "RESET \"session_authorization\"".to_owned(), set("work_mem", "1MB")]
+            [
+                "RESET \"role\"".to_owned(),
+                "RESET \"session_authorization\"".to_owned(),
+                "RESET \"work_mem\"".to_owned(),
+                set("work_mem", "1MB")
+            ]
         );
         let more = dress(&[("role", "b"), ("session_authorization", "a"), ("work_mem", "3MB")]);
-        assert_eq!(more.change_from(&other).len(), 5, "what needs the login's rights is set with them");
+        assert_eq!(more.change_from(&other).len(), 6, "what needs the login's rights is set with them");
     }
 
     #[test]

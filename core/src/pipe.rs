@@ -54,6 +54,8 @@ pub(crate) enum Mark {
     Dress,
     /// Our question what a session has left there.
     Probe,
+    /// Our Close of a statement for which there was no room.
+    Evict(StatementId),
 }
 
 impl Mark {
@@ -69,6 +71,7 @@ impl Mark {
             Self::Clean => 7 << 28,
             Self::Dress => 8 << 28,
             Self::Probe => 9 << 28,
+            Self::Evict(id) => (10 << 28) | (id & MARK_ID_MASK),
         }
     }
 
@@ -84,6 +87,7 @@ impl Mark {
             7 => Self::Clean,
             8 => Self::Dress,
             9 => Self::Probe,
+            10 => Self::Evict(id),
             _ => Self::None,
         }
     }
@@ -176,6 +180,21 @@ pub(crate) enum Work {
     Other,
 }
 
+/// Whether Postgres has said that it will end a connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Goodbye {
+    NotSaid,
+    Said,
+}
+
+/// Whether the last message written to a connection is there whole.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Tail {
+    Whole,
+    /// Its client has left in the middle of it.
+    Torn,
+}
+
 /// Whether a connection has been asked what its session has left there.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Asked {
@@ -214,6 +233,8 @@ pub(crate) struct Server {
     pub(crate) promised: Option<SessionId>,
     pub(crate) work_failure: Option<WorkFailure>,
     pub(crate) work: Work,
+    pub(crate) tail: Tail,
+    pub(crate) said_goodbye: Goodbye,
     /// While it is asked what its session has left there.
     pub(crate) findings: Option<Box<Findings>>,
     /// Whether something may have changed what it would find.
@@ -228,6 +249,9 @@ pub(crate) struct Server {
     pub(crate) unnamed: ServerUnnamed,
     pub(crate) dress: Rc<Dress>,
     pub(crate) soil: Soil,
+    /// How often something was written that may leave anything, and how often when `DISCARD ALL` was.
+    pub(crate) soiled: u64,
+    pub(crate) discarded_at: u64,
     /// Reads in a row that could have been shared on a clean connection.
     pub(crate) dirty_reads: u32,
     /// A statement of the running transaction has changed the system catalog.
@@ -299,6 +323,8 @@ impl Server {
             promised: None,
             work_failure: None,
             work: Work::Other,
+            tail: Tail::Whole,
+            said_goodbye: Goodbye::NotSaid,
             findings: None,
             asked: Asked::Since,
             pipeline: Pipeline::new(),
@@ -309,6 +335,8 @@ impl Server {
             unnamed: ServerUnnamed::Absent,
             dress: Rc::default(),
             soil: Soil::Clean,
+            soiled: 0,
+            discarded_at: 0,
             dirty_reads: 0,
             catalog_touched: false,
             reply_len: 0,
@@ -393,6 +421,7 @@ mod tests {
             Mark::Clean,
             Mark::Dress,
             Mark::Probe,
+            Mark::Evict(3),
         ] {
             assert_eq!(Mark::of(Owed::client(Expect::Parse).marked(mark.encode())), mark);
         }

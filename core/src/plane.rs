@@ -62,10 +62,10 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     };
     let running = runtime::launch(&plan, make)?;
     {
-        let (handles, board) = (running.handles().to_vec(), Arc::clone(&board));
+        let handles = running.handles().to_vec();
         std::thread::Builder::new()
             .name("catalogs".to_owned())
-            .spawn(move || keeper::run(&catalog_requests, &handles, &board))?;
+            .spawn(move || keeper::run(&catalog_requests, &handles))?;
     }
     if let Some(listener) = statistics {
         let (handles, board) = (running.handles().to_vec(), Arc::clone(&board));

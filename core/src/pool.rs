@@ -34,6 +34,8 @@ pub(crate) struct PoolId(pub(crate) u32);
 /// Longest pause between attempts to connect.
 const RETRY_MAX: Duration = Duration::from_millis(200);
 const RETRY_MIN: Duration = Duration::from_millis(10);
+/// An attempt that has not been answered for so long does not hold up the next.
+const SILENCE_MAX: Duration = Duration::from_millis(400);
 /// Sets of start-up settings whose reported parameters are remembered.
 const WELCOMES_MAX: usize = 256;
 
@@ -90,8 +92,12 @@ pub(crate) struct Pool {
     pub(crate) idle: Vec<ServerId>,
     /// Those in [`List::Shared`].
     pub(crate) shared: Vec<ServerId>,
+    /// Those in [`List::Draining`].
+    pub(crate) draining: Vec<ServerId>,
     pub(crate) waiting: VecDeque<SessionId>,
     pub(crate) retry: Retry,
+    /// When the last attempt to connect began.
+    pub(crate) dialled_at: Option<Instant>,
     pub(crate) last_error: Option<String>,
     /// What servers report under a set of start-up settings, by its fingerprint.
     pub(crate) welcomes: HashMap<u64, Parameters, foldhash::fast::RandomState>,
@@ -117,8 +123,10 @@ impl Pool {
             connecting: 0,
             idle: Vec::new(),
             shared: Vec::new(),
+            draining: Vec::new(),
             waiting: VecDeque::new(),
             retry: Retry { delay: Duration::ZERO, not_before: None },
+            dialled_at: None,
             last_error: None,
             welcomes: HashMap::default(),
             paused: false,
@@ -132,6 +140,11 @@ impl Pool {
         let us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
         self.stats.queue_time.record_us(us);
         self.stats.wait_us = self.stats.wait_us.saturating_add(us);
+    }
+
+    /// Whether something may be due soon.
+    pub(crate) fn is_busy(&self) -> bool {
+        !self.waiting.is_empty() || self.connecting > 0 || !self.shared.is_empty() || !self.draining.is_empty()
     }
 
     /// The catalog, unless it is not known or out of date.
@@ -182,14 +195,16 @@ impl Shard {
         match from {
             List::Idle => pool.idle.retain(|other| *other != id),
             List::Shared => pool.shared.retain(|other| *other != id),
+            List::Draining => pool.draining.retain(|other| *other != id),
             List::Connecting => pool.connecting = pool.connecting.saturating_sub(1),
-            List::Draining | List::Exclusive | List::Working | List::Leaving(_) | List::Closing => {}
+            List::Exclusive | List::Working | List::Leaving(_) | List::Closing => {}
         }
         match list {
             List::Idle => pool.idle.push(id),
             List::Shared => pool.shared.push(id),
+            List::Draining => pool.draining.push(id),
             List::Connecting => pool.connecting += 1,
-            List::Draining | List::Exclusive | List::Working | List::Leaving(_) | List::Closing => {}
+            List::Exclusive | List::Working | List::Leaving(_) | List::Closing => {}
         }
     }
 
@@ -219,6 +234,7 @@ impl Shard {
                 pool.waiting.pop_front();
                 continue;
             }
+            self.forget_old_proof(front);
             if self.try_share(io, front) {
                 self.take_front(pool_id);
                 continue;
@@ -270,8 +286,10 @@ impl Shard {
             let Some(pool) = self.pools.get(pool_id.0 as usize) else { return };
             let wanted = pool.waiting.len() > pool.connecting as usize;
             let paused = pool.retry.not_before.is_some_and(|at| at > io.now());
-            // after a failure one attempt at a time finds out whether Postgres is back
-            let probing = pool.retry.not_before.is_some() && pool.connecting > 0;
+            // after a failure one attempt at a time finds out whether Postgres is back, unless nothing is heard of it
+            let probing = pool.retry.not_before.is_some()
+                && pool.connecting > 0
+                && pool.dialled_at.is_some_and(|at| io.now().saturating_duration_since(at) < SILENCE_MAX);
             if !wanted
                 || pool.open >= pool.permits
                 || paused

@@ -8,7 +8,7 @@ use dbproto::startup;
 use runtime::Closed;
 
 use crate::error::Failure;
-use crate::pipe::{Cancel, Delivery, Flow, List, Owner, Server, ServerId, Soil, Streaming};
+use crate::pipe::{Cancel, Delivery, Flow, Goodbye, List, Owner, Server, ServerId, Soil, Streaming, Tail};
 use crate::pool::PoolId;
 use crate::session::{Left, Place, Session, SessionId};
 use crate::shard::{Shard, World};
@@ -17,7 +17,7 @@ use crate::slab::TokenKind;
 pub(crate) mod login;
 mod reply;
 
-pub(crate) use reply::lose;
+pub(crate) use reply::{CLIENT_HIGH_WATER, lose};
 
 /// How long a backend may take to end after it was told to.
 const CLOSING_MAX: Duration = Duration::from_secs(5);
@@ -60,6 +60,7 @@ impl Shard {
             tracing::trace!(?id, "a server connection is dialled");
             pool.open += 1;
             pool.connecting += 1;
+            pool.dialled_at = Some(now);
             return;
         }
         if let Some(id) = inserted {
@@ -128,6 +129,14 @@ impl Shard {
             }
             List::Exclusive => self.let_go_if_done(io, id),
             List::Shared | List::Draining => self.after_shared(io, id),
+            // its end comes in a moment: nobody is to have it meanwhile
+            List::Idle if server.said_goodbye == Goodbye::Said => {
+                self.move_to(id, List::Closing);
+                self.orphan_all(io, id, Ending::Theirs);
+                if let Some(server) = self.servers.get_mut(id) {
+                    server.give_up_at = Some(io.now() + CLOSING_MAX);
+                }
+            }
             List::Connecting | List::Idle | List::Working | List::Leaving(_) | List::Closing => {}
         }
     }
@@ -143,6 +152,12 @@ impl Shard {
 
     fn say_goodbye(&mut self, io: &mut World<'_>, id: ServerId) {
         let Some(server) = self.servers.get(id) else { return };
+        if server.tail == Tail::Torn {
+            // whatever came now would be taken for the rest of the message
+            io.close(server.socket);
+            self.forget_server(io, id);
+            return;
+        }
         frontend::write_terminate(io.output(server.socket));
         if server.flow == Flow::Paused {
             // its end must be heard
@@ -163,6 +178,12 @@ impl Shard {
         }
         tracing::debug!(why, "a server connection is closed");
         let (pool, busy) = (server.pool, !server.pipeline.is_empty() || server.pipeline.is_open());
+        let torn = server.holder.and_then(|id| self.sessions.get(id)).is_some_and(|session| session.stream_left > 0);
+        // in the middle of a COPY, Terminate is a message that does not belong there
+        let torn = torn || server.pipeline.is_copying_in();
+        if torn && let Some(server) = self.servers.get_mut(id) {
+            server.tail = Tail::Torn;
+        }
         if busy {
             self.send_cancel(io, id);
         }
@@ -233,8 +254,8 @@ impl Shard {
         for request in in_flight {
             if let Owner::Session(session) = request.owner {
                 match request.delivery {
-                    Delivery::Nothing => self.issue_again(session),
-                    Delivery::Begun => self.fail_in_flight(io, session, id),
+                    Delivery::Nothing if self.may_issue_again(session) => self.issue_again(session),
+                    Delivery::Nothing | Delivery::Begun => self.fail_in_flight(io, session, id),
                 }
             }
         }
@@ -251,6 +272,12 @@ impl Shard {
         if let Some(session) = holder {
             self.fail_holder(io, session, id, ending);
         }
+    }
+
+    /// Whether a request may be tried on another connection when its own was lost: once, since it may be the cause.
+    fn may_issue_again(&mut self, id: SessionId) -> bool {
+        let Some(session) = self.sessions.get_mut(id) else { return false };
+        std::mem::replace(&mut session.losses, 1) == 0
     }
 
     /// A proven read of which no byte was forwarded is issued again; its bytes are still in the session's input.
@@ -292,6 +319,8 @@ impl Shard {
             || in_transaction
             || pinned
             || open
+            // what it has sent behind the lost request was meant to follow it
+            || (owed > 0 && !session.input.is_empty())
             || session.stream_left > 0
             || !Session::is_ready(session)
         {
@@ -331,8 +360,14 @@ impl Shard {
     pub(crate) fn on_cancel_over(&mut self, io: &mut World<'_>, id: ServerId) {
         let Some(server) = self.servers.get_mut(id) else { return };
         server.cancel = Cancel::None;
-        if let Some(holder) = server.holder {
-            self.ready.push_back(holder);
+        match server.holder {
+            Some(holder) => self.ready.push_back(holder),
+            None if server.list == List::Exclusive && !server.is_quiet() => {
+                // its client has left in the middle of something that nobody will end
+                self.doubt(io, id, "its client left while it was cancelled");
+                return;
+            }
+            None => {}
         }
         self.after_replies(io, id);
     }

@@ -92,6 +92,20 @@ pub(crate) enum Change {
     Removed(Box<[u8]>, Rc<Statement>),
 }
 
+impl Change {
+    /// It did not happen.
+    pub(crate) fn undo(self, statements: &mut HashMap<Box<[u8]>, Rc<Statement>, foldhash::fast::RandomState>) {
+        match self {
+            Self::Added(name) => {
+                statements.remove(&name);
+            }
+            Self::Removed(name, statement) => {
+                statements.insert(name, statement);
+            }
+        }
+    }
+}
+
 /// Why a session keeps its server connection beyond a transaction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Pin {
@@ -181,6 +195,8 @@ pub(crate) struct Shareable {
     pub(crate) len: usize,
     pub(crate) kind: u64,
     pub(crate) weight: Weight,
+    /// The state of the catalog it was proven by.
+    pub(crate) catalog_state: u64,
 }
 
 impl Shareable {
@@ -235,6 +251,8 @@ pub(crate) struct Session {
     /// The end of what has passed of a long Query.
     pub(crate) tail: Option<Vec<u8>>,
     pub(crate) waiting_since: Instant,
+    /// How often the connection was lost under the request that runs.
+    pub(crate) losses: u32,
     pub(crate) flow: Flow,
     pub(crate) record: Record,
 }
@@ -274,6 +292,7 @@ impl Session {
             stream_left: 0,
             tail: None,
             waiting_since: now,
+            losses: 0,
             flow: Flow::Open,
             record: Record::new(0, now),
         }

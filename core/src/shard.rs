@@ -203,6 +203,8 @@ pub(crate) struct Shard {
     pub(crate) news: HashMap<DatabaseKey, News>,
     /// Sessions that may be able to go on.
     pub(crate) ready: VecDeque<SessionId>,
+    /// Server connections that whoever holds them may be done with.
+    pub(crate) done_with: VecDeque<ServerId>,
     /// Clients that have not logged in, the one to give up first in front.
     starting: VecDeque<(Instant, SessionId)>,
     /// While stopping: until when transactions may go on.
@@ -236,6 +238,7 @@ impl Shard {
             paces: Paces::default(),
             news: HashMap::new(),
             ready: VecDeque::new(),
+            done_with: VecDeque::new(),
             starting: VecDeque::new(),
             draining: None,
             rng: fastrand::Rng::new(),
@@ -365,6 +368,7 @@ impl Shard {
             server.flow = Flow::Open;
             io.resume(server.socket);
         }
+        self.ready.push_back(id);
     }
 
     fn on_server_drained(&mut self, id: ServerId) {
@@ -375,8 +379,14 @@ impl Shard {
 
     /// Goes on with every session that may be able to.
     fn run_ready(&mut self, io: &mut World<'_>) {
-        while let Some(id) = self.ready.pop_front() {
-            self.process(io, id);
+        loop {
+            if let Some(id) = self.ready.pop_front() {
+                self.process(io, id);
+            } else if let Some(id) = self.done_with.pop_front() {
+                self.let_go_if_done(io, id);
+            } else {
+                break;
+            }
         }
     }
 
@@ -443,9 +453,7 @@ impl Shard {
         }
         self.run_ready(io);
         self.on_drain_tick(io);
-        let soon = self.draining.is_some()
-            || self.cancels.len() > 0
-            || self.pools.iter().any(|pool| !pool.waiting.is_empty() || pool.connecting > 0 || !pool.shared.is_empty());
+        let soon = self.draining.is_some() || self.cancels.len() > 0 || self.pools.iter().any(Pool::is_busy);
         if soon {
             self.tick_within(io, TICK_SOON);
         } else if self.servers.len() > 0 || !self.starting.is_empty() {

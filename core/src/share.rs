@@ -62,7 +62,7 @@ impl Shard {
             // only there is what it has left; but not for ever: once it is known what that is, the session can share again
             return weight == Weight::Light && self.ask_at_home(io, id);
         }
-        session.shareable = Some(Shareable { len, kind, weight });
+        session.shareable = Some(Shareable { len, kind, weight, catalog_state: pool.catalog_state() });
         self.try_share(io, id)
     }
 
@@ -116,6 +116,15 @@ impl Shard {
             }
         }
         best.is_some_and(|(_, server)| self.join(io, id, server))
+    }
+
+    /// What was proven of a waiting request by a catalog that has changed since counts for nothing.
+    pub(crate) fn forget_old_proof(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        let state = self.pools.get(session.pool.0 as usize).map(Pool::catalog_state);
+        if session.shareable.is_some_and(|request| Some(request.catalog_state) != state) {
+            session.shareable = None;
+        }
     }
 
     /// Puts a proven read on a connection that was made fit for it. Others may join it there if it is light and the connection
@@ -222,12 +231,12 @@ impl Shard {
         let now = io.now();
         let Some(pool) = self.pool(pool_id) else { return };
         let life = pool.settings.server_lifetime;
-        for id in pool.shared.clone() {
+        for id in pool.shared.iter().chain(&pool.draining).copied().collect::<Vec<_>>() {
             let Some(server) = self.servers.get(id) else { continue };
             let since = server.in_flight.front().map_or(now, |request| request.written_at.max(server.head_since));
             if server.depth() > 1 && now.saturating_duration_since(since) > HEAD_MAX {
                 self.evacuate(id);
-            } else if now.saturating_duration_since(server.opened_at) >= life {
+            } else if server.list == List::Shared && now.saturating_duration_since(server.opened_at) >= life {
                 self.move_to(id, List::Draining);
             }
         }

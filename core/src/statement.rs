@@ -7,7 +7,7 @@
 //! Lives on one shard; what crosses to another shard is the [`StatementSource`].
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -109,10 +109,15 @@ pub(crate) struct Interner {
     last_id: StatementId,
     generation: u64,
     sweep_at: usize,
+    ids: HashSet<StatementId, foldhash::fast::RandomState>,
+    /// Of all texts.
+    bytes: usize,
+    sweep_at_bytes: usize,
 }
 
 /// Entries below which nothing is swept.
 const SWEEP_MIN: usize = 1024;
+const SWEEP_MIN_BYTES: usize = 16 * 1024 * 1024;
 
 impl Interner {
     /// For the source of a statement that is prepared now.
@@ -126,17 +131,32 @@ impl Interner {
         self.generation = self.generation.wrapping_add(1);
     }
 
+    /// Forgets what nobody else remembers.
+    fn sweep(&mut self) {
+        self.by_source.retain(|_, statement| Rc::strong_count(statement) > 1);
+        self.ids = self.by_source.values().map(|statement| statement.id).collect();
+        self.bytes = self.by_source.keys().map(|source| source.text.len()).sum();
+        (self.sweep_at, self.sweep_at_bytes) = (self.by_source.len() * 2, self.bytes * 2);
+    }
+
     /// The statement with this source, made if it is new.
     pub(crate) fn intern(&mut self, source: Arc<StatementSource>) -> Rc<Statement> {
         if let Some(statement) = self.by_source.get(&source) {
             return Rc::clone(statement);
         }
-        if self.by_source.len() >= self.sweep_at.max(SWEEP_MIN) {
-            self.by_source.retain(|_, statement| Rc::strong_count(statement) > 1);
-            self.sweep_at = self.by_source.len() * 2;
+        let len = source.text.len();
+        if self.by_source.len() >= self.sweep_at.max(SWEEP_MIN) || self.bytes > self.sweep_at_bytes.max(SWEEP_MIN_BYTES)
+        {
+            self.sweep();
         }
-        // marks carry 28 bits of it; numbers in use would have to span 2^28 statements to meet again
-        self.last_id = (self.last_id + 1) & crate::pipe::MARK_ID_MASK;
+        // marks carry 28 bits of it; a number that is in use is passed over
+        loop {
+            self.last_id = (self.last_id + 1) & crate::pipe::MARK_ID_MASK;
+            if self.ids.insert(self.last_id) {
+                break;
+            }
+        }
+        self.bytes += len;
         let statement = Rc::new(Statement { id: self.last_id, source: Arc::clone(&source), verdict: Cell::new(None) });
         self.by_source.insert(source, Rc::clone(&statement));
         statement
@@ -147,18 +167,29 @@ impl Interner {
 #[derive(Default)]
 pub(crate) struct PreparedSet {
     entries: HashMap<StatementId, Prepared, foldhash::fast::RandomState>,
+    /// Those whose Close is under way.
+    evicted: Vec<Prepared>,
     clock: u64,
 }
 
 struct Prepared {
     /// Keeps the number taken while the server knows the name.
-    _statement: Rc<Statement>,
+    statement: Rc<Statement>,
     used: u64,
     /// Parse messages whose answer is outstanding.
     pending: u32,
     /// The group (see [`crate::pipe`]) the last Parse was written in.
     group: u64,
-    known: bool,
+    presence: Presence,
+}
+
+/// Whether the server has a statement.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Presence {
+    Absent,
+    /// Nobody knows: a Close was skipped, or one of several Parses.
+    Doubtful,
+    Known,
 }
 
 /// What must be written before a statement can be bound on a connection.
@@ -181,9 +212,10 @@ impl PreparedSet {
             None => Preparation::Parse,
             Some(entry) => {
                 entry.used = clock;
-                if (entry.known && entry.pending == 0) || (entry.pending > 0 && entry.group == group) {
+                let known = entry.presence == Presence::Known;
+                if (known && entry.pending == 0) || (entry.pending > 0 && entry.group == group) {
                     Preparation::Ready
-                } else if entry.pending > 0 {
+                } else if entry.pending > 0 || entry.presence == Presence::Doubtful {
                     Preparation::CloseAndParse
                 } else {
                     Preparation::Parse
@@ -197,11 +229,11 @@ impl PreparedSet {
         self.clock += 1;
         let used = self.clock;
         let entry = self.entries.entry(statement.id).or_insert_with(|| Prepared {
-            _statement: Rc::clone(statement),
+            statement: Rc::clone(statement),
             used,
             pending: 0,
             group,
-            known: false,
+            presence: Presence::Absent,
         });
         entry.pending += 1;
         entry.group = group;
@@ -212,7 +244,7 @@ impl PreparedSet {
     pub(crate) fn on_parsed(&mut self, id: StatementId) {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.pending = entry.pending.saturating_sub(1);
-            entry.known = true;
+            entry.presence = Presence::Known;
         }
     }
 
@@ -221,8 +253,10 @@ impl PreparedSet {
         if let Some(entry) = self.entries.get_mut(&id) {
             entry.pending = entry.pending.saturating_sub(1);
             // with two outstanding, a Close may have gone between them: only the last answer tells
-            entry.known = false;
-            if entry.pending == 0 {
+            if entry.presence == Presence::Known {
+                entry.presence = Presence::Doubtful;
+            }
+            if entry.pending == 0 && entry.presence == Presence::Absent {
                 self.entries.remove(&id);
             }
         }
@@ -239,8 +273,23 @@ impl PreparedSet {
             .filter(|(_, entry)| entry.pending == 0)
             .min_by_key(|(_, e)| e.used)
             .map(|(id, _)| *id)?;
-        self.entries.remove(&oldest);
+        let entry = self.entries.remove(&oldest)?;
+        self.evicted.push(entry);
         Some(oldest)
+    }
+
+    /// The server has closed what was evicted.
+    pub(crate) fn on_evicted(&mut self, id: StatementId) {
+        self.evicted.retain(|entry| entry.statement.id != id);
+    }
+
+    /// The Close of what was evicted was skipped: the server still has it, unless it has been prepared anew.
+    pub(crate) fn on_evict_lost(&mut self, id: StatementId) {
+        if let Some(at) = self.evicted.iter().position(|entry| entry.statement.id == id) {
+            let mut entry = self.evicted.swap_remove(at);
+            entry.presence = Presence::Doubtful;
+            self.entries.entry(id).and_modify(|other| other.presence = Presence::Doubtful).or_insert(entry);
+        }
     }
 
     /// The server has been told to forget it.
@@ -255,12 +304,13 @@ impl PreparedSet {
 
     /// Whether the server is known to have it.
     pub(crate) fn has(&self, id: StatementId) -> bool {
-        self.entries.get(&id).is_some_and(|entry| entry.known && entry.pending == 0)
+        self.entries.get(&id).is_some_and(|entry| entry.presence == Presence::Known && entry.pending == 0)
     }
 
     /// The server forgot everything (DISCARD ALL, DEALLOCATE ALL).
     pub(crate) fn clear(&mut self) {
         self.entries.clear();
+        self.evicted.clear();
     }
 }
 
@@ -304,7 +354,22 @@ mod tests {
         assert_eq!(set.preparation(s.id, 2), Preparation::Ready);
         set.on_parse_sent(&s, 3);
         set.on_parse_lost(s.id);
-        assert_eq!(set.preparation(s.id, 4), Preparation::Parse, "a lost Parse leaves nothing to rely on");
+        assert_eq!(set.preparation(s.id, 4), Preparation::CloseAndParse, "it may be there from before");
+    }
+
+    #[test]
+    fn what_was_to_be_evicted_and_was_not_is_closed_before_it_is_prepared_again() {
+        let mut interner = Interner::default();
+        let s = interner.intern(source("select 1"));
+        let mut set = PreparedSet::default();
+        set.on_parse_sent(&s, 1);
+        set.on_parsed(s.id);
+        assert_eq!(set.evict(1), Some(s.id));
+        set.on_evict_lost(s.id);
+        assert_eq!(set.preparation(s.id, 2), Preparation::CloseAndParse);
+        set.on_parse_sent(&s, 2);
+        set.on_parse_lost(s.id);
+        assert_eq!(set.preparation(s.id, 3), Preparation::CloseAndParse, "its Close was skipped with it");
     }
 
     #[test]

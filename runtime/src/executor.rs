@@ -180,7 +180,8 @@ fn run<R: Reactor>(
         }
         let overdue = io.close_overdue();
         io.flush();
-        let until = [io.timer, overdue].into_iter().flatten().min();
+        let accept = io.accept_again();
+        let until = [io.timer, overdue, accept].into_iter().flatten().min();
         let mut timeout = until.map_or(SLEEP_MAX, |at| at.saturating_duration_since(io.now));
         if heard || !io.running {
             timeout = Duration::ZERO;
@@ -387,8 +388,14 @@ fn on_accept<M>(reactor: &mut impl Hears<M>, io: &mut RingIo<M>, index: u32, (re
             reactor.hear(io, Event::Accepted { token, socket });
         }
     }
-    if !io_uring::cqueue::more(flags) && result != -libc::ECANCELED && result != -libc::EINVAL {
-        io.arm_accept(index);
+    if io_uring::cqueue::more(flags) {
+        return;
+    }
+    match -result {
+        libc::ECANCELED | libc::EINVAL => {}
+        // no descriptor or memory is left: asked again at once, the kernel would say the same
+        libc::EMFILE | libc::ENFILE | libc::ENOMEM | libc::ENOBUFS => io.accept_later(index),
+        _ => io.arm_accept(index),
     }
 }
 

@@ -56,6 +56,12 @@ impl Operation {
     }
 }
 
+/// Pause after an accept for which there were no descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// A peer of which nothing is heard for so long is asked whether it is there, so often, and given up after so many times.
+const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(60), Duration::from_secs(10), 5);
+/// How long what is sent to a server may stay unacknowledged.
+const UNACKNOWLEDGED_MAX: Duration = Duration::from_secs(30);
 /// How long a socket may take to send its last output.
 const ENDING_MAX: Duration = Duration::from_secs(5);
 /// Buffers kept for reuse, and the largest worth keeping.
@@ -75,6 +81,8 @@ pub(crate) struct RingIo<M> {
     dirty: Vec<SocketId>,
     ending: Vec<SocketId>,
     leaving: Vec<SocketId>,
+    /// Listeners that accept again from then on.
+    resting: Vec<(Instant, u32)>,
     spare: Vec<BytesMut>,
     scratch: BytesMut,
 }
@@ -99,6 +107,7 @@ impl<M> RingIo<M> {
             dirty: Vec::new(),
             ending: Vec::new(),
             leaving: Vec::new(),
+            resting: Vec::new(),
             spare: Vec::new(),
             scratch: BytesMut::new(),
         })
@@ -137,6 +146,23 @@ impl<M> RingIo<M> {
                 .user_data(Operation::Accept.user_data(index));
             self.push(entry);
         }
+    }
+
+    /// Accepts again after a pause.
+    pub(crate) fn accept_later(&mut self, index: u32) {
+        self.resting.push((self.now + ACCEPT_PAUSE, index));
+    }
+
+    /// Accepts again where the pause is over; the end of the next pause, if there is one.
+    pub(crate) fn accept_again(&mut self) -> Option<Instant> {
+        for (at, index) in std::mem::take(&mut self.resting) {
+            if at <= self.now {
+                self.arm_accept(index);
+            } else {
+                self.resting.push((at, index));
+            }
+        }
+        self.resting.iter().map(|(at, _)| *at).min()
     }
 
     pub(crate) fn arm_receive(&mut self, id: SocketId) {
@@ -272,6 +298,17 @@ impl<M> RingIo<M> {
     }
 }
 
+/// Small messages leave at once, and peers that have vanished are noticed.
+fn prepare_tcp(socket: &OwnedFd) -> rustix::io::Result<()> {
+    use rustix::net::sockopt;
+    let (idle, pause, count) = KEEPALIVE;
+    sockopt::set_tcp_nodelay(socket, true)?;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_tcp_keepidle(socket, idle)?;
+    sockopt::set_tcp_keepintvl(socket, pause)?;
+    sockopt::set_tcp_keepcnt(socket, count)
+}
+
 fn shutdown(fd: RawFd) {
     // SAFETY: the descriptor is owned by the caller's socket.
     let fd = unsafe { BorrowedFd::borrow_raw(fd) };
@@ -307,7 +344,7 @@ impl<M> Io<M> for RingIo<M> {
 
     fn attach(&mut self, socket: OwnedFd, token: Token) -> SocketId {
         // Unix sockets refuse it, and need it not
-        let _set: Result<(), rustix::io::Errno> = rustix::net::sockopt::set_tcp_nodelay(&socket, true);
+        let _set: Result<(), rustix::io::Errno> = prepare_tcp(&socket);
         let id = self.sockets.insert(socket, token, Life::Open);
         self.arm_receive(id);
         id
@@ -322,7 +359,10 @@ impl<M> Io<M> for RingIo<M> {
             Address::Unix(path) => (AddressFamily::UNIX, SockAddr::unix(path)?),
         };
         let fd = rustix::net::socket_with(family, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-        let _set: Result<(), rustix::io::Errno> = rustix::net::sockopt::set_tcp_nodelay(&fd, true);
+        let _set: Result<(), rustix::io::Errno> = prepare_tcp(&fd).and_then(|()| {
+            let ms = u32::try_from(UNACKNOWLEDGED_MAX.as_millis()).unwrap_or(u32::MAX);
+            rustix::net::sockopt::set_tcp_user_timeout(&fd, ms)
+        });
         let raw = fd.as_raw_fd();
         let id = self.sockets.insert(fd, token, Life::Connecting);
         let Some(socket) = self.sockets.get_mut(id) else { return Err(io::ErrorKind::OutOfMemory.into()) };

@@ -191,6 +191,15 @@ impl RawClient {
         }
     }
 
+    /// Its connection, to be written to while replies are read.
+    ///
+    /// # Panics
+    /// When descriptors are used up.
+    #[must_use]
+    pub fn writer(&self) -> TcpStream {
+        self.stream.try_clone().unwrap()
+    }
+
     /// Logs in.
     ///
     /// # Errors

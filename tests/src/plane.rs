@@ -302,6 +302,17 @@ impl Plane {
         });
     }
 
+    /// Its anonymous memory that is resident, in KiB.
+    ///
+    /// # Panics
+    /// When the kernel does not tell.
+    #[must_use]
+    pub fn resident_kib(&self) -> u64 {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:")).unwrap();
+        line.trim().trim_end_matches(" kB").parse().unwrap()
+    }
+
     /// Asks it to stop, as an administrator does.
     pub fn ask_to_stop(&self) {
         signal_process(self.child.id(), Signal::TERM);

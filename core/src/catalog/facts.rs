@@ -31,7 +31,7 @@ macro_rules! harmless {
     () => {
         "WITH harmless AS MATERIALIZED (SELECT p.oid FROM pg_catalog.pg_proc p JOIN pg_catalog.pg_language l ON l.oid = p.prolang \
          WHERE p.provolatile IN ('i','s') AND (p.oid < 16384 AND l.lanname IN ('internal','c','sql') \
-         OR l.lanname = 'c' AND EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::regclass \
+         OR l.lanname = 'c' AND p.provolatile = 'i' AND EXISTS (SELECT FROM pg_catalog.pg_depend d WHERE d.classid = 'pg_catalog.pg_proc'::regclass \
          AND d.objid = p.oid AND d.deptype = 'e'))) "
     };
 }

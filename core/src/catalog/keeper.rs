@@ -25,7 +25,7 @@ use runtime::{Address, ShardHandle};
 use crate::catalog::facts::{self, Row};
 use crate::catalog::{Catalog, Facts};
 use crate::pool::Target;
-use crate::shard::{Board, Message};
+use crate::shard::Message;
 
 /// Databases that are watched at once; requests of further ones are not shared.
 const WATCHES_MAX: usize = 64;
@@ -114,7 +114,7 @@ pub(crate) struct News {
 }
 
 /// Serves requests until every shard has gone.
-pub(crate) fn run(requests: &Receiver<WatchRequest>, shards: &[ShardHandle<Message>], board: &Arc<Board>) {
+pub(crate) fn run(requests: &Receiver<WatchRequest>, shards: &[ShardHandle<Message>]) {
     let mut known: HashMap<DatabaseKey, ()> = HashMap::new();
     for request in requests {
         if known.len() >= WATCHES_MAX || known.insert(request.key.clone(), ()).is_some() {
@@ -130,8 +130,8 @@ pub(crate) fn run(requests: &Receiver<WatchRequest>, shards: &[ShardHandle<Messa
             targets,
             connected: AtomicBool::new(false),
         });
-        let (shards, board) = (shards.to_vec(), Arc::clone(board));
-        let keeper = Keeper { watch, target: request.target, shards, board, woken, new_targets };
+        let shards = shards.to_vec();
+        let keeper = Keeper { watch, target: request.target, shards, woken, new_targets };
         let spawned = std::thread::Builder::new().name("catalog".to_owned()).spawn(move || keeper.keep());
         if let Err(error) = spawned {
             tracing::warn!(%error, "the catalog of a database cannot be watched; its requests are not shared");
@@ -143,7 +143,6 @@ struct Keeper {
     watch: Arc<Watch>,
     target: Target,
     shards: Vec<ShardHandle<Message>>,
-    board: Arc<Board>,
     woken: Receiver<()>,
     new_targets: Receiver<Target>,
 }
@@ -163,16 +162,12 @@ impl Keeper {
                     self.target = target;
                 }
             }
-            let taken = self.board.take_database_slot(self.watch.key.0);
-            if taken {
-                self.watch.connected.store(true, Ordering::Release);
-                let error = self.watch_until_lost(&mut pause);
-                self.watch.connected.store(false, Ordering::Release);
-                self.board.give_database_slot(self.watch.key.0);
-                self.publish(None);
-                if !std::mem::replace(&mut reported, true) {
-                    tracing::info!(database = self.watch.key.1, %error, "the catalog cannot be read; nothing is shared meanwhile");
-                }
+            self.watch.connected.store(true, Ordering::Release);
+            let error = self.watch_until_lost(&mut pause);
+            self.watch.connected.store(false, Ordering::Release);
+            self.publish(None);
+            if !std::mem::replace(&mut reported, true) {
+                tracing::info!(database = self.watch.key.1, %error, "the catalog cannot be read; nothing is shared meanwhile");
             }
             std::thread::sleep(pause);
             pause = (pause * 2).min(RETRY_MAX);

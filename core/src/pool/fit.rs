@@ -158,6 +158,7 @@ impl Shard {
 
     /// Gives a session a connection that is fit for it.
     fn hand_over(&mut self, io: &mut World<'_>, id: ServerId, session_id: SessionId) {
+        self.forget_old_proof(session_id);
         if self.sessions.get(session_id).is_some_and(|session| session.shareable.is_some()) {
             self.occupy(io, session_id, id);
             return;

@@ -74,8 +74,14 @@ impl Shard {
         (database, user): (&str, &str),
     ) -> Target {
         let account = self.config.user(user);
-        let server_user = account.and_then(|account| account.server_user.clone()).or_else(|| found.user.clone());
-        let password = account.and_then(|account| account.server_password.clone()).or_else(|| found.password.clone());
+        // the database's user is everybody's; a password belongs to the user it stands beside
+        let (server_user, password) = match &found.user {
+            Some(user) => (Some(user.clone()), found.password.clone()),
+            None => (
+                account.and_then(|account| account.server_user.clone()),
+                account.and_then(|account| account.server_password.clone()).or_else(|| found.password.clone()),
+            ),
+        };
         Target {
             address,
             database: found.dbname.clone().unwrap_or_else(|| database.to_owned()),

@@ -145,10 +145,15 @@ impl Shard {
 
     /// Begins to give a free connection to another shard.
     pub(super) fn lend(&mut self, io: &mut World<'_>, id: ServerId, to: ShardId) {
-        self.move_to(id, List::Leaving(to));
-        if let Some(server) = self.servers.get(id) {
-            io.detach(server.socket);
+        let Some(server) = self.servers.get(id) else { return };
+        let socket = server.socket;
+        if !server.is_quiet() || io.output_len(socket) > 0 {
+            // what Postgres ignores after a COPY that has failed may still be on its way
+            self.move_to(id, List::Idle);
+            return;
         }
+        self.move_to(id, List::Leaving(to));
+        io.detach(socket);
     }
 
     /// The kernel has let go of a connection that is lent.

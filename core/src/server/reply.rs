@@ -12,11 +12,11 @@ use dbproto::pipeline::{Audience, Outcome, Owed};
 
 use crate::pace::Paces;
 use crate::pipe::{
-    Asked, Delivery, Flow, List, Mark, Owner, Server, ServerId, ServerUnnamed, Soil, Streaming, WorkFailure,
+    Asked, Delivery, Flow, Goodbye, List, Mark, Owner, Server, ServerId, ServerUnnamed, Soil, Streaming, WorkFailure,
 };
 use crate::pool::Pool;
 use crate::session::setting::Setting;
-use crate::session::{Change, Deallocating, Left, Naming, Pin, Resetting, Session, SessionId, Unnamed};
+use crate::session::{Deallocating, Left, Naming, Pin, Resetting, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
 use crate::statement::{Interner, NAME_PREFIX};
 
@@ -27,7 +27,7 @@ const JUDGED_LEN_MAX: usize = 1024 * 1024;
 /// Bytes of one reply above which nobody waits behind it on a shared pipe.
 const SHARED_REPLY_MAX: usize = 64 * 1024;
 /// Unsent bytes of a client above which its server connection is not read from.
-const CLIENT_HIGH_WATER: usize = 256 * 1024;
+pub(crate) const CLIENT_HIGH_WATER: usize = 256 * 1024;
 
 /// Whether a message is a part of a reply, rather than its end.
 const fn outcome_is_not_ready(tag: u8) -> bool {
@@ -211,6 +211,7 @@ impl Shard {
             Outcome::Ready(owed, status) => reply.ready(owed, status, now)?,
             Outcome::Copy(audience, _) => reply.copy(audience)?,
             Outcome::Farewell => {
+                reply.server.said_goodbye = Goodbye::Said;
                 tracing::info!(message = %String::from_utf8_lossy(ErrorFields::new(body).get(b'M').unwrap_or_default()), "PostgreSQL ends a connection");
                 Placed::NOWHERE
             }
@@ -343,6 +344,7 @@ impl Reply<'_> {
                 }
             }
             Mark::OwnParse(id) => self.server.prepared.on_parsed(id),
+            Mark::Evict(id) => self.server.prepared.on_evicted(id),
             Mark::None
             | Mark::SyntheticParse(_)
             | Mark::SyntheticClose
@@ -418,6 +420,9 @@ impl Reply<'_> {
 
     fn ready(&mut self, owed: Owed, status: TransactionStatus, now: Instant) -> Result<Placed, String> {
         self.server.status = status;
+        if !self.server.in_flight.is_empty() && status != TransactionStatus::Idle {
+            return Err("a shared request left a transaction open".to_owned());
+        }
         let since = self.server.head_since;
         self.server.head_since = now;
         let shared = self.server.in_flight.pop_front();
@@ -438,9 +443,6 @@ impl Reply<'_> {
         self.change_settings(status);
         if let Some(session) = self.session.as_deref_mut() {
             session.resetting = Resetting::No;
-        }
-        if shared.is_some() && status != TransactionStatus::Idle {
-            return Err("a shared request left a transaction open".to_owned());
         }
         Ok(Placed { ends: shared.map(|request| request.owner), ..self.for_audience(owed.audience) })
     }
@@ -521,6 +523,10 @@ impl Reply<'_> {
             }
             b"DISCARD ALL" => {
                 self.server.forget_everything();
+                if self.server.soiled != self.server.discarded_at {
+                    // something was written behind it that may leave anything
+                    self.server.soil = Soil::Unknown;
+                }
                 session.statements.clear();
                 session.unnamed = Unnamed::Absent;
                 session.dress = Rc::clone(&session.login_dress);
@@ -548,21 +554,24 @@ pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owe
     let mark = Mark::of(owed);
     match mark {
         Mark::ClientParse(id) | Mark::OwnParse(id) => server.prepared.on_parse_lost(id),
+        Mark::Evict(id) => server.prepared.on_evict_lost(id),
         Mark::OwnUnnamed | Mark::UnnamedParse => server.unnamed = ServerUnnamed::Unknown,
         Mark::None | Mark::SyntheticParse(_) | Mark::SyntheticClose | Mark::Clean | Mark::Dress | Mark::Probe => {}
     }
     let Some(session) = session else { return };
     match mark {
-        Mark::ClientParse(_) | Mark::SyntheticParse(_) | Mark::SyntheticClose => match session.changes.pop_front() {
-            Some(Change::Added(name)) => {
-                session.statements.remove(&name);
+        Mark::ClientParse(_) | Mark::SyntheticParse(_) | Mark::SyntheticClose => {
+            if let Some(change) = session.changes.pop_front() {
+                change.undo(&mut session.statements);
             }
-            Some(Change::Removed(name, statement)) => {
-                session.statements.insert(name, statement);
-            }
-            None => {}
-        },
+        }
         Mark::UnnamedParse => session.unnamed = Unnamed::Absent,
-        Mark::None | Mark::OwnParse(_) | Mark::OwnUnnamed | Mark::Clean | Mark::Dress | Mark::Probe => {}
+        Mark::None
+        | Mark::OwnParse(_)
+        | Mark::OwnUnnamed
+        | Mark::Clean
+        | Mark::Dress
+        | Mark::Probe
+        | Mark::Evict(_) => {}
     }
 }

@@ -217,7 +217,8 @@ impl Shard {
             pool.remember_welcome(fingerprint, Rc::clone(&parameters));
         }
         self.welcome(io, id, &parameters);
-        self.let_go_if_done(io, server_id);
+        // not here: the next who waits would be welcomed inside this call, and so on
+        self.done_with.push_back(server_id);
     }
 
     fn welcome(&mut self, io: &mut World<'_>, id: SessionId, parameters: &crate::pool::Parameters) {

@@ -8,8 +8,9 @@ use runtime::Closed;
 
 use crate::admin::State;
 use crate::error::{Disposition, Failure};
-use crate::pipe::{Cancel, Flow, List, Owner, ServerId};
-use crate::session::{Barrier, Left, Phase, Pin, Place, Session, SessionId, Skip, Unnamed};
+use crate::pipe::{Cancel, Flow, List, Owner, ServerId, Tail};
+use crate::server::CLIENT_HIGH_WATER;
+use crate::session::{Barrier, Deallocating, Left, Phase, Pin, Place, Resetting, Session, SessionId, Skip, Unnamed};
 use crate::shard::{Shard, World};
 
 /// Longest request that is waited for until it is complete; longer ones are passed on while they arrive.
@@ -108,7 +109,12 @@ impl Session {
         session.home = None;
         session.left = Left::Unlikely;
         session.barrier = Barrier::Open;
-        session.changes.clear();
+        // what was promised last is taken back first
+        for change in std::mem::take(&mut session.changes).into_iter().rev() {
+            change.undo(&mut session.statements);
+        }
+        session.deallocating = Deallocating::No;
+        session.resetting = Resetting::No;
         session.settings.clear();
         session.settings_done = 0;
         session.stream_left = 0;
@@ -158,7 +164,11 @@ impl Shard {
         if session.input.is_empty() {
             session.input = BytesMut::new();
         }
-        let full = session.input.len() > INPUT_HIGH_WATER && !session.awaits_rest();
+        let slow = io.output_len(session.socket) > CLIENT_HIGH_WATER;
+        let full = slow || (session.input.len() > INPUT_HIGH_WATER && !session.awaits_rest());
+        if slow {
+            io.notify_drained(session.socket);
+        }
         let server = match session.place {
             Place::Exclusive(server) => self.servers.get(server).map(|server| server.socket),
             Place::Idle | Place::Waiting | Place::Promised(_) | Place::Shared(_) => None,
@@ -181,6 +191,10 @@ impl Shard {
     /// Looks at the front of an idle session's input; gives whether there may be more to do.
     fn begin_request(&mut self, io: &mut World<'_>, id: SessionId) -> bool {
         let Some(session) = self.sessions.get_mut(id) else { return false };
+        if io.output_len(session.socket) > CLIENT_HIGH_WATER {
+            // it does not read what it is answered
+            return false;
+        }
         if session.skip != Skip::No && !self.skip(io, id) {
             return false;
         }
@@ -286,6 +300,7 @@ impl Shard {
     pub(crate) fn fail_request(&mut self, io: &mut World<'_>, id: SessionId, failure: &Failure) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.place = Place::Idle;
+        session.losses = 0;
         if !Session::is_ready(session) || failure.disposition() == Disposition::Close {
             self.end_session(io, id, Some(failure));
             return;
@@ -318,6 +333,7 @@ impl Shard {
     /// A request on a shared pipe has been answered.
     pub(crate) fn finish_shared(&mut self, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
+        session.losses = 0;
         if let Some(shareable) = session.shareable.take() {
             session.input.advance(shareable.len.min(session.input.len()));
         }
@@ -352,6 +368,12 @@ impl Shard {
 
     fn leave(&mut self, io: &mut World<'_>, id: SessionId) {
         let (place, home) = (self.sessions.get(id).map(|session| session.place), self.home_of(id));
+        let torn = self.sessions.get(id).is_some_and(|session| session.stream_left > 0 && session.skip == Skip::No);
+        if let (Some(Place::Exclusive(server)), true) = (place, torn)
+            && let Some(server) = self.servers.get_mut(server)
+        {
+            server.tail = Tail::Torn;
+        }
         self.drop_session(io, id);
         match place {
             Some(Place::Exclusive(server)) => self.leave_exclusive(io, server),

@@ -147,6 +147,8 @@ fn parameter(tokens: &[Token<'_>]) -> Option<String> {
     let peculiar = [
         "role",
         "session_authorization",
+        // its value adds to what it was
+        "datestyle",
         "seed",
         "local",
         "session",

@@ -21,26 +21,23 @@ use crate::server::lose;
 use crate::session::hazard::{foreign, hazard, leaves_something, note_custom_settings, search_passing};
 use crate::session::request::{REQUEST_LEN_MAX, is_frontend};
 use crate::session::setting::Setting;
-use crate::session::{Barrier, Change, Left, Naming, Pin, Reading, Session, SessionId, Unnamed};
+use crate::session::{Barrier, Change, Left, Naming, Pin, Reading, Resetting, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
 use crate::statement::{Interner, Preparation, Statement, StatementSource};
 use crate::verdict::judge;
 use dbproto::sql::Backslash;
 
+mod long;
 mod naming;
 mod prepare;
 
+use naming::{ends_many, names_statements};
 use prepare::PreparedCounts;
-
-use naming::names_statements;
 
 /// Unsent bytes of a server connection above which its session is not read from.
 const SERVER_HIGH_WATER: usize = 256 * 1024;
-/// Longest Parse of a named statement: we must keep its text.
+/// Longest Parse that is kept. A longer one of the unnamed statement is passed on, and can be bound up to its Sync only.
 const PARSE_LEN_MAX: usize = 16 * 1024 * 1024;
-/// Longest names at the front of a Bind.
-const NAMES_LEN_MAX: usize = 8 * 1024;
-
 /// What became of a message.
 enum Written {
     /// It is on the connection, or was answered.
@@ -267,7 +264,7 @@ impl Writer<'_> {
             if !unnamed && head.len > PARSE_LEN_MAX {
                 return Err(MessageError::TooLong);
             }
-            if !unnamed || head.len <= REQUEST_LEN_MAX {
+            if head.len <= PARSE_LEN_MAX {
                 return Ok(Written::Wait);
             }
             self.session.unnamed = Unnamed::OnServer;
@@ -305,7 +302,7 @@ impl Writer<'_> {
                 self.verbatim(other);
                 out.extend_from_slice(message.bytes);
                 if other == tag::SYNC {
-                    if !self.session.settings.is_empty() {
+                    if !self.session.settings.is_empty() || self.session.resetting == Resetting::Yes {
                         // what comes next may mean something else under the new settings
                         self.session.barrier = Barrier::UntilReady;
                     }
@@ -314,13 +311,6 @@ impl Writer<'_> {
             }
         }
         Ok(())
-    }
-
-    /// Begins to pass on a message that is not there whole.
-    fn stream(&mut self, out: &mut BytesMut, head: FrameHead, input: &mut BytesMut) -> Written {
-        self.session.stream_left = head.len - input.len();
-        out.extend_from_slice(&input.split());
-        Written::Done
     }
 
     fn push(&mut self, owed: Owed) {
@@ -361,6 +351,7 @@ impl Writer<'_> {
         self.server.soil = self.server.soil.max(soil);
         if soil == Soil::Unknown {
             self.server.asked = Asked::NotSince;
+            self.server.soiled += 1;
         }
     }
 
@@ -375,6 +366,10 @@ impl Writer<'_> {
         let soil = self.catalog.map_or(Soil::Unknown, |catalog| statement.verdict(catalog).soil);
         self.note_soil(soil);
         self.note_hazards(&statement.source.text, soil);
+        if names_statements(&statement.source.text) && ends_many(&statement.source.text) {
+            self.session.resetting = Resetting::Yes;
+            self.server.discarded_at = self.server.soiled;
+        }
     }
 
     /// Notes what is owed for a message that is passed on as it is.
@@ -474,47 +469,6 @@ impl Writer<'_> {
         Ok(())
     }
 
-    /// A Bind that is passed on while it arrives: only its names must be there.
-    fn long_bind(
-        &mut self,
-        out: &mut BytesMut,
-        head: FrameHead,
-        input: &mut BytesMut,
-    ) -> Result<Written, MessageError> {
-        let there = input.split();
-        let body = there.get(HEAD_LEN..).unwrap_or_default();
-        let Ok(bind) = Bind::read(body) else {
-            if body.len() > NAMES_LEN_MAX {
-                return Err(MessageError::Malformed);
-            }
-            *input = there;
-            return Ok(Written::Wait);
-        };
-        let name: Vec<u8> = if bind.statement.is_empty() {
-            self.restore_unnamed(out)?;
-            self.soil_of_unnamed();
-            Vec::new()
-        } else if let Some(statement) = self.session.statements.get(bind.statement).map(Rc::clone) {
-            self.prepare(out, &statement)?;
-            self.soil_of(&statement);
-            statement.name().as_bytes().to_vec()
-        } else {
-            foreign(bind.statement)
-        };
-        let len = (head.len + name.len()).saturating_sub(bind.statement.len()).saturating_sub(1);
-        let word = u32::try_from(len).ok().filter(|len| *len <= frame::LEN_MAX).ok_or(MessageError::TooLong)?;
-        out.extend_from_slice(&[tag::BIND]);
-        out.extend_from_slice(&word.to_be_bytes());
-        for text in [bind.portal, &name] {
-            out.extend_from_slice(text);
-            out.extend_from_slice(&[0]);
-        }
-        out.extend_from_slice(bind.rest);
-        self.push(Owed::client(Expect::Bind));
-        self.session.stream_left = head.len - there.len();
-        Ok(Written::Done)
-    }
-
     fn describe(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
         let describe = Named::read(message.body)?;
         if describe.target == Target::Portal {
@@ -569,6 +523,9 @@ impl Writer<'_> {
             self.session.barrier = Barrier::UntilReady;
         } else {
             self.soil(text);
+        }
+        if self.session.resetting == Resetting::Yes {
+            self.server.discarded_at = self.server.soiled;
         }
         self.verbatim(tag::QUERY);
         out.extend_from_slice(message.bytes);

@@ -36,6 +36,11 @@ pub(super) fn names_statements(text: &[u8]) -> bool {
     NAMING_WORDS.iter().any(|word| contains_word(text, word))
 }
 
+/// Whether a text is nothing but `DISCARD ALL` or the like.
+pub(super) fn ends_many(text: &[u8]) -> bool {
+    read_end(text) == Some(Ends::Many)
+}
+
 fn read_end(text: &[u8]) -> Option<Ends> {
     let mut lexer = Lexer::new(text, Backslash::Unusual);
     let mut tokens = Vec::new();

@@ -5,12 +5,13 @@ use std::rc::Rc;
 use bytes::BytesMut;
 use dbproto::frame::Frame;
 use dbproto::message::MessageError;
-use dbproto::message::frontend::{self, Target};
+use dbproto::message::frontend::{self, Parse, Target};
 use dbproto::pipeline::{Expect, Owed};
 
 use super::Writer;
 use crate::pipe::{Mark, ServerUnnamed};
 use crate::session::Unnamed;
+use crate::session::hazard::foreign;
 use crate::statement::{Preparation, Statement, StatementName};
 
 /// How often the connection had a statement, was given one, and lost one for want of room.
@@ -31,11 +32,13 @@ impl Writer<'_> {
         message: Frame<'_>,
         name: &[u8],
     ) -> Result<(), MessageError> {
-        frontend::write_parse(out, name, b"", &[0, 0])?;
+        // never one of our own names, whatever the client calls it
+        let (name, parse) = (foreign(name), Parse::read(message.body)?);
+        frontend::write_parse(out, &name, b"", &[0, 0])?;
         self.push(Owed::nobody(Expect::Parse));
-        self.server.leftovers.push(name.into());
-        out.extend_from_slice(message.bytes);
+        frontend::write_parse(out, &name, parse.query, parse.types)?;
         self.push(Owed::client(Expect::Parse));
+        self.server.leftovers.push(name.into());
         Ok(())
     }
 
@@ -67,7 +70,7 @@ impl Writer<'_> {
         while let Some(oldest) = self.server.prepared.evict(self.limit.max(1)) {
             self.prepared.evicted += 1;
             frontend::write_close(out, Target::Statement, StatementName::new(oldest).as_bytes())?;
-            self.push(Owed::nobody(Expect::Close));
+            self.push(Owed::nobody(Expect::Close).marked(Mark::Evict(oldest).encode()));
         }
         frontend::write_parse(out, statement.name().as_bytes(), &statement.source.text, &statement.source.types)
     }
