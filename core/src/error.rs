@@ -6,6 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use crate::deadline::Limit;
 use bytes::BytesMut;
 use dbproto::message::error::{ErrorReport, Severity, write_error};
 
@@ -35,6 +36,8 @@ pub(crate) enum Failure {
     InvalidStartup { what: String },
     /// No server connection became free in time.
     QueueTimeout { pool: String, limit: u32, waited: Duration },
+    /// A limit on time was reached.
+    Overdue { limit: Limit, after: Duration },
     /// The client asked for its statement to be cancelled before it was sent to a server.
     Cancelled,
     /// No connection to Postgres can be made.
@@ -51,9 +54,11 @@ pub(crate) enum Failure {
     Internal { what: String },
 }
 
+/// SQLSTATE, message, detail, hint, and what becomes of the session.
+type Parts<'a> = (&'a str, String, Option<String>, Option<&'static str>, Disposition);
+
 impl Failure {
-    /// SQLSTATE, message, detail, hint, and what becomes of the session.
-    fn parts(&self) -> (&str, String, Option<String>, Option<&'static str>, Disposition) {
+    fn parts(&self) -> Parts<'_> {
         use Disposition::{Close, Keep};
         match self {
             Self::TooManyClients { limit } => (
@@ -84,6 +89,7 @@ impl Failure {
                 ),
                 Keep,
             ),
+            Self::Overdue { limit, after } => overdue_parts(*limit, *after),
             Self::Cancelled => ("57014", "canceling statement due to user request".into(), None, None, Keep),
             Self::UpstreamDown { address, last_error } => {
                 ("08006", format!("cannot connect to PostgreSQL at {address}: {last_error}"), None, None, Keep)
@@ -127,6 +133,31 @@ impl fmt::Display for Failure {
         let (sqlstate, message, ..) = self.parts();
         write!(f, "{sqlstate} {message}")
     }
+}
+
+/// The words of a limit on time: PostgreSQL's own where it has the same limit.
+fn overdue_parts(limit: Limit, after: Duration) -> Parts<'static> {
+    let named = format!("{} is {}.", limit.key(), seconds(after));
+    let (sqlstate, message, disposition) = match limit {
+        Limit::Query => (
+            "57014",
+            format!("canceling statement: it took longer than query_timeout ({})", seconds(after)),
+            Disposition::Keep,
+        ),
+        Limit::Transaction => {
+            ("25P04", "terminating connection due to transaction timeout".to_owned(), Disposition::Close)
+        }
+        Limit::IdleTransaction => {
+            ("25P03", "terminating connection due to idle-in-transaction timeout".to_owned(), Disposition::Close)
+        }
+        Limit::ClientIdle => {
+            ("57P05", "terminating connection due to idle-session timeout".to_owned(), Disposition::Close)
+        }
+        Limit::ClientStall => {
+            ("57P05", "terminating connection because its result is not read".to_owned(), Disposition::Close)
+        }
+    };
+    (sqlstate, message, Some(named), None, disposition)
 }
 
 fn seconds(duration: Duration) -> String {

@@ -6,6 +6,7 @@
 
 mod cancel;
 mod catalog;
+mod deadline;
 mod dress;
 mod error;
 mod pace;

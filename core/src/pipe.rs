@@ -9,13 +9,14 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use dbproto::message::backend::TransactionStatus;
 use dbproto::pipeline::{Owed, Pipeline};
 use runtime::{ShardId, SocketId};
 
+use crate::deadline::Watched;
 use crate::dress::Dress;
 use crate::pool::{Parameter, PoolId};
 use crate::server::login::ServerLogin;
@@ -212,9 +213,19 @@ pub(crate) struct Server {
     /// BackendKeyData, for cancels.
     pub(crate) key: Option<(u32, Vec<u8>)>,
     pub(crate) opened_at: Instant,
+    /// So much sooner than others of its pool it is too old.
+    pub(crate) early: Duration,
+    /// Since when it is free, or, held by a session, since when nothing is owed.
     pub(crate) idle_since: Instant,
     /// Since when the reply at the head is due.
     pub(crate) head_since: Instant,
+    /// Since when its holder's transaction runs.
+    pub(crate) busy_since: Option<Instant>,
+    /// When it was last held back for a client that does not read.
+    pub(crate) stalled_since: Instant,
+    /// When what runs was cancelled because it took too long.
+    pub(crate) timed_out: Option<Instant>,
+    pub(crate) watched: Watched,
     /// When a connection in [`List::Connecting`] or [`List::Closing`] is given up.
     pub(crate) give_up_at: Option<Instant>,
     pub(crate) flow: Flow,
@@ -229,6 +240,15 @@ pub(crate) enum ServerUnnamed {
     Is(StatementId),
     /// Nobody knows: an error or a message too long to keep came between.
     Unknown,
+}
+
+/// What a connection did before something was written to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Before {
+    /// Nothing was owed.
+    Idle,
+    /// It worked.
+    Busy,
 }
 
 /// Whether bytes are taken from a socket.
@@ -278,11 +298,40 @@ impl Server {
             cancel: Cancel::None,
             key: None,
             opened_at: now,
+            early: Duration::ZERO,
             idle_since: now,
             head_since: now,
+            busy_since: None,
+            stalled_since: now,
+            timed_out: None,
+            watched: Watched::No,
             give_up_at: None,
             flow: Flow::Open,
         }
+    }
+
+    /// Whether it has lived for so long, with its part of chance.
+    pub(crate) fn is_older(&self, now: Instant, lifetime: Duration) -> bool {
+        now.saturating_duration_since(self.opened_at) + self.early >= lifetime
+    }
+
+    /// A request has ended; its status stands already.
+    pub(crate) fn note_ready(&mut self, now: Instant) {
+        self.head_since = now;
+        if self.status == TransactionStatus::Idle {
+            self.busy_since = (!self.pipeline.is_empty()).then_some(now);
+        }
+        if self.cancel == Cancel::None {
+            self.timed_out = None;
+        }
+    }
+
+    /// Something was written for its holder.
+    pub(crate) fn note_written(&mut self, now: Instant, before: Before) {
+        if before == Before::Idle {
+            self.head_since = now;
+        }
+        self.busy_since.get_or_insert(now);
     }
 
     /// Requests in flight.

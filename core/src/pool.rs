@@ -355,6 +355,9 @@ impl Shard {
         server.holder = Some(session_id);
         server.last_session = Some(session_id);
         server.head_since = io.now();
+        server.idle_since = io.now();
+        server.busy_since = None;
+        server.timed_out = None;
         session.place = Place::Exclusive(id);
         session.shareable = None;
         let waited = io.now().saturating_duration_since(session.waiting_since);
@@ -362,6 +365,7 @@ impl Shard {
         if let Some(pool) = self.pools.get_mut(server.pool.0 as usize) {
             pool.stats.queue_time.record_us(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
         }
+        self.watch_server(io, id);
         if welcoming {
             self.welcome_from(io, session_id, id);
         } else {
@@ -394,6 +398,7 @@ impl Shard {
         let more = !session.input.is_empty();
         if !keeps {
             session.place = Place::Idle;
+            session.active_at = io.now();
             if matches!(session.unnamed, crate::session::Unnamed::OnServer) {
                 session.unnamed = crate::session::Unnamed::Absent;
             }
@@ -434,9 +439,9 @@ impl Shard {
             server.flow = Flow::Open;
             io.resume(server.socket);
         }
-        let (pool_id, age) = (server.pool, now.saturating_duration_since(server.opened_at));
-        let Some(pool) = self.pool(pool_id) else { return };
-        let old = age >= pool.settings.server_lifetime;
+        let pool_id = server.pool;
+        let (Some(pool), Some(server)) = (self.pool(pool_id), self.servers.get(id)) else { return };
+        let old = server.is_older(now, pool.settings.server_lifetime);
         if old || self.draining.is_some() {
             self.retire(io, id);
         } else if let Some(to) = self.take_wanted(now, pool_id) {
@@ -476,8 +481,7 @@ impl Shard {
             .copied()
             .filter(|id| {
                 self.servers.get(*id).is_some_and(|server| {
-                    now.saturating_duration_since(server.idle_since) >= idle
-                        || now.saturating_duration_since(server.opened_at) >= life
+                    now.saturating_duration_since(server.idle_since) >= idle || server.is_older(now, life)
                 })
             })
             .collect();

@@ -1,6 +1,6 @@
 //! The life of a server connection: dialled, logged in (`login`), read from (`reply`), told to go, dead.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use dbproto::message::frontend;
@@ -122,9 +122,19 @@ impl Shard {
                     self.doubt(io, id, "it is in a transaction that nobody began");
                 }
             }
-            List::Exclusive => self.let_go_if_done(io, id),
+            List::Exclusive => {
+                self.note_idle(io.now(), id);
+                self.let_go_if_done(io, id);
+            }
             List::Shared | List::Draining => self.after_shared(io, id),
             List::Connecting | List::Idle | List::Working | List::Leaving(_) | List::Closing => {}
+        }
+    }
+
+    /// From now on nothing is owed on a connection, if that is so.
+    fn note_idle(&mut self, now: Instant, id: ServerId) {
+        if let Some(server) = self.servers.get_mut(id).filter(|server| server.pipeline.is_empty()) {
+            server.idle_since = now;
         }
     }
 

@@ -196,6 +196,8 @@ pub(crate) struct Session {
     /// The end of what has passed of a long Query.
     pub(crate) tail: Option<Vec<u8>>,
     pub(crate) waiting_since: Instant,
+    /// When it last sent something or was answered.
+    pub(crate) active_at: Instant,
     pub(crate) flow: Flow,
 }
 
@@ -231,6 +233,7 @@ impl Session {
             stream_left: 0,
             tail: None,
             waiting_since: now,
+            active_at: now,
             flow: Flow::Open,
         }
     }

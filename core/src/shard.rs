@@ -19,6 +19,7 @@ use stats::{PoolStats, ShardStats};
 
 use crate::cancel::{CancelConnection, random_secret};
 use crate::catalog::keeper::{DatabaseKey, News, WatchRequest};
+use crate::deadline::Deadlines;
 use crate::error::Failure;
 use crate::pace::Paces;
 use crate::pipe::{Flow, Server, ServerId};
@@ -177,6 +178,8 @@ pub(crate) struct Shard {
     starting: VecDeque<(Instant, SessionId)>,
     /// While stopping: until when transactions may go on.
     pub(crate) draining: Option<Instant>,
+    /// When limits on time are to be looked at.
+    pub(crate) deadlines: Deadlines,
     pub(crate) rng: fastrand::Rng,
     pub(crate) stats: ShardStats,
     next_tick: Option<Instant>,
@@ -204,6 +207,7 @@ impl Shard {
             ready: VecDeque::new(),
             starting: VecDeque::new(),
             draining: None,
+            deadlines: Deadlines::default(),
             rng: fastrand::Rng::new(),
             stats: ShardStats { core, ..ShardStats::default() },
             next_tick: None,
@@ -219,6 +223,11 @@ impl Shard {
 
     fn tick_within(&mut self, io: &mut World<'_>, pause: Duration) {
         let at = io.now() + pause;
+        self.tick_at(io, at);
+    }
+
+    /// Timeouts are looked at then, or sooner.
+    pub(crate) fn tick_at(&mut self, io: &mut World<'_>, at: Instant) {
         if self.next_tick.is_none_or(|tick| tick > at) {
             self.next_tick = Some(at);
             io.set_timer(Some(at));
@@ -392,6 +401,7 @@ impl Shard {
     fn on_tick(&mut self, io: &mut World<'_>) {
         self.next_tick = None;
         self.on_starting_tick(io);
+        self.on_deadline_tick(io);
         self.on_server_tick(io);
         self.on_cancel_tick(io);
         for index in 0..self.pools.len() {

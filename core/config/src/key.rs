@@ -98,7 +98,37 @@ pub(crate) const POOL: Section = Section {
             "server_lifetime",
             "duration",
             "\"1h\"",
-            "A server connection older than this is closed as soon as it is free.",
+            "A server connection older than this is closed as soon as it is free; each is taken to be up to a tenth older than it is, so that those made together do not end together.",
+        ),
+        key(
+            "query_timeout",
+            "duration or `\"off\"`",
+            "\"off\"",
+            "How long PostgreSQL may work on one request. Then it is cancelled and the client gets 57014; when PostgreSQL does not stop within a second, both connections are closed.",
+        ),
+        key(
+            "transaction_timeout",
+            "duration or `\"off\"`",
+            "\"off\"",
+            "How long a transaction may last, a single statement included. Then the client is closed with 25P04 and what it did is rolled back.",
+        ),
+        key(
+            "idle_transaction_timeout",
+            "duration or `\"off\"`",
+            "\"off\"",
+            "How long a client may send nothing in a transaction, or between the messages of one request. Then it is closed with 25P03 and what it did is rolled back.",
+        ),
+        key(
+            "client_idle_timeout",
+            "duration or `\"off\"`",
+            "\"off\"",
+            "How long a client may send nothing outside a transaction. Then it is closed with 57P05.",
+        ),
+        key(
+            "client_stall_timeout",
+            "duration or `\"off\"`",
+            "\"off\"",
+            "How long a client that does not read its result may keep a server connection waiting. Then it is closed; it can be told nothing, since it does not read.",
         ),
         key(
             "prepared_statements",

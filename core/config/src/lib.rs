@@ -8,6 +8,7 @@
 mod error;
 mod key;
 mod read;
+mod timeout;
 mod value;
 
 use std::fmt;
@@ -18,6 +19,7 @@ use std::time::Duration;
 
 pub use error::{ConfigError, ConfigErrors};
 pub use key::reference;
+pub use timeout::{Timeout, TimeoutOverrides, Timeouts};
 
 /// A whole configuration.
 #[derive(Clone, Debug)]
@@ -170,8 +172,10 @@ pub struct Pool {
     pub server_connect_timeout: Duration,
     /// An idle server connection is closed then. Default 10min.
     pub server_idle_timeout: Duration,
-    /// An older server connection is closed as soon as it is free. Default 1h.
+    /// An older server connection is closed as soon as it is free; some are up to a tenth younger. Default 1h.
     pub server_lifetime: Duration,
+    /// Bounds on what clients do. Default: none.
+    pub timeouts: Timeouts,
     /// Prepared statements kept per server connection. Default 500.
     pub prepared_statements: u32,
     /// Default `on`; without meaning in session mode.
@@ -191,6 +195,7 @@ impl Default for Pool {
             server_connect_timeout: Duration::from_secs(5),
             server_idle_timeout: Duration::from_secs(600),
             server_lifetime: Duration::from_secs(3600),
+            timeouts: Timeouts::default(),
             prepared_statements: 500,
             share: Share::On,
             share_pipes: None,
@@ -209,6 +214,7 @@ pub struct PoolOverrides {
     pub server_connect_timeout: Option<Duration>,
     pub server_idle_timeout: Option<Duration>,
     pub server_lifetime: Option<Duration>,
+    pub timeouts: TimeoutOverrides,
     pub prepared_statements: Option<u32>,
     pub share: Option<Share>,
     pub share_pipes: Option<u32>,
@@ -226,6 +232,7 @@ impl PoolOverrides {
             server_connect_timeout: self.server_connect_timeout.unwrap_or(pool.server_connect_timeout),
             server_idle_timeout: self.server_idle_timeout.unwrap_or(pool.server_idle_timeout),
             server_lifetime: self.server_lifetime.unwrap_or(pool.server_lifetime),
+            timeouts: self.timeouts.over(pool.timeouts),
             prepared_statements: self.prepared_statements.unwrap_or(pool.prepared_statements),
             share: self.share.unwrap_or(pool.share),
             share_pipes: self.share_pipes.or(pool.share_pipes),

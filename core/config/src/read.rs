@@ -8,7 +8,9 @@ use toml::de::{DeTable, DeValue};
 use crate::error::{ConfigError, ConfigErrors};
 use crate::key::{self, Section};
 use crate::value::{self, Parsed};
-use crate::{Config, Database, Limits, Listen, Log, Pool, PoolMode, PoolOverrides, Runtime, Share, Stats, User};
+use crate::{
+    Config, Database, Limits, Listen, Log, Pool, PoolMode, PoolOverrides, Runtime, Share, Stats, TimeoutOverrides, User,
+};
 
 pub(crate) fn read(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let mut reader = Reader { text, file, errors: Vec::new() };
@@ -113,6 +115,7 @@ fn overrides(reader: &mut Reader<'_>, table: &Table<'_>) -> PoolOverrides {
         server_connect_timeout: reader.read(table, "server_connect_timeout", value::duration),
         server_idle_timeout: reader.read(table, "server_idle_timeout", value::duration),
         server_lifetime: reader.read(table, "server_lifetime", value::duration),
+        timeouts: timeouts(reader, table),
         prepared_statements: reader.read(table, "prepared_statements", value::count),
         share: reader.read(table, "share", value::share),
         share_pipes: reader.read(table, "share_pipes", value::positive),
@@ -127,6 +130,16 @@ fn overrides(reader: &mut Reader<'_>, table: &Table<'_>) -> PoolOverrides {
         reader.tell(table.place("share_pipes"), format!("share_pipes is {pipes}, but size is only {size}"));
     }
     out
+}
+
+fn timeouts(reader: &mut Reader<'_>, table: &Table<'_>) -> TimeoutOverrides {
+    TimeoutOverrides {
+        query: reader.read(table, "query_timeout", value::timeout),
+        transaction: reader.read(table, "transaction_timeout", value::timeout),
+        idle_transaction: reader.read(table, "idle_transaction_timeout", value::timeout),
+        client_idle: reader.read(table, "client_idle_timeout", value::timeout),
+        client_stall: reader.read(table, "client_stall_timeout", value::timeout),
+    }
 }
 
 fn stats(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Stats {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use crate::{LogLevel, PoolMode, Range, Secret, Share};
+use crate::{LogLevel, PoolMode, Range, Secret, Share, Timeout};
 
 /// Longest path a Unix socket can have: `sun_path` without its NUL.
 const SOCKET_PATH_LEN_MAX: usize = 107;
@@ -68,6 +68,19 @@ pub(crate) fn text(value: &DeValue<'_>) -> Parsed<String> {
 pub(crate) fn duration(value: &DeValue<'_>) -> Parsed<Duration> {
     let text = string(value, "a duration such as 500ms, 30s, 10min or 1h")?;
     parse_duration(text).ok_or_else(|| format!("\"{text}\" is no duration such as 500ms, 30s, 10min or 1h"))
+}
+
+/// A duration that may be off.
+pub(crate) fn timeout(value: &DeValue<'_>) -> Parsed<Timeout> {
+    let text = string(value, "a duration such as 500ms, 30s, 10min or 1h, or off,")?;
+    if text == "off" {
+        return Ok(Timeout::OFF);
+    }
+    match parse_duration(text) {
+        Some(Duration::ZERO) => Err("must be longer than nothing; \"off\" means no bound".to_owned()),
+        Some(duration) => Ok(Timeout::after(duration)),
+        None => Err(format!("\"{text}\" is no duration such as 500ms, 30s, 10min or 1h, nor \"off\"")),
+    }
 }
 
 fn parse_duration(text: &str) -> Option<Duration> {
@@ -240,6 +253,16 @@ mod tests {
         assert_eq!(parse_duration("10 min"), Some(Duration::from_secs(600)));
         for bad in ["", "5", "s", "5 days", "-1s", "1.5s", "99999999999999999999s", "9999999999999h", "1000d"] {
             assert_eq!(parse_duration(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_may_be_off_but_not_nothing() {
+        let read = |text: &str| timeout(&DeValue::String(text.to_owned().into()));
+        assert_eq!(read("off"), Ok(Timeout::OFF));
+        assert_eq!(read("20ms"), Ok(Timeout::after(Duration::from_millis(20))));
+        for bad in ["0s", "", "never", "5"] {
+            assert!(read(bad).is_err(), "{bad}");
         }
     }
 

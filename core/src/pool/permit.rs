@@ -57,6 +57,7 @@ struct LentConnection {
     cancel_key: Option<(u32, Vec<u8>)>,
     parameters: Vec<Parameter>,
     opened_at: Instant,
+    early: Duration,
 }
 
 impl Shard {
@@ -154,6 +155,7 @@ impl Shard {
             cancel_key: server.key.clone(),
             parameters: std::mem::take(&mut server.parameters),
             opened_at: server.opened_at,
+            early: server.early,
         };
         self.servers.remove(id);
         let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };
@@ -189,6 +191,7 @@ impl Shard {
             let mut server = Server::lent(pool_id, socket, now);
             server.key = connection.cancel_key;
             server.opened_at = connection.opened_at;
+            server.early = connection.early;
             for (name, value) in &connection.parameters {
                 server.set_parameter(name, value);
             }

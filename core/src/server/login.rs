@@ -95,6 +95,8 @@ impl Shard {
                 server.give_up_at = None;
                 server.opened_at = io.now();
                 let pool = server.pool;
+                let lifetime = self.pools.get(pool.0 as usize).map(|pool| pool.settings.server_lifetime);
+                server.early = lifetime.unwrap_or_default().mul_f64(self.rng.f64() / 10.0);
                 let parameters = server.parameters.clone().into();
                 if let Some(pool) = self.pools.get_mut(pool.0 as usize) {
                     pool.remember_welcome(0, parameters);

@@ -10,6 +10,7 @@ use dbproto::frame::{self, FrameHead, HEAD_LEN};
 use dbproto::message::backend::{self, ErrorFields, TransactionStatus};
 use dbproto::pipeline::{Audience, Outcome, Owed};
 
+use crate::deadline::query_timeout_report;
 use crate::pace::Paces;
 use crate::pipe::{Delivery, Flow, List, Mark, Owner, Server, ServerId, ServerUnnamed, Streaming, WorkFailure};
 use crate::pool::Pool;
@@ -121,7 +122,7 @@ impl Shard {
                 self.write_synthetic(io, id, &synthetic);
             }
             if let Some(Owner::Session(session)) = placed.ends {
-                self.finish_shared(session);
+                self.finish_shared(io.now(), session);
             }
         }
         self.deliver(io, &run, bytes.get(run.start..at));
@@ -177,6 +178,7 @@ impl Shard {
         let Some(server) = self.servers.get_mut(id) else { return };
         if server.flow == Flow::Open && slow {
             server.flow = Flow::Paused;
+            server.stalled_since = io.now();
             io.pause(server.socket);
             io.notify_drained(socket);
         }
@@ -362,7 +364,9 @@ impl Reply<'_> {
         // a Parse of ours fails for the client's statement: it is the client that must hear of it
         let ours = matches!(mark, Mark::OwnParse(_) | Mark::OwnUnnamed);
         let placed = self.for_audience(if ours { Audience::Client } else { owed.audience });
-        Placed { instead: self.with_own_names(body), ..placed }
+        let cancelled = fields.get(b'C') == Some(b"57014");
+        let late = cancelled.then(|| query_timeout_report(self.server, &self.pool.settings.timeouts)).flatten();
+        Placed { instead: late.or_else(|| self.with_own_names(body)), ..placed }
     }
 
     /// An error that names a statement by a name of ours, with the session's name for it.
@@ -397,7 +401,7 @@ impl Reply<'_> {
     fn ready(&mut self, owed: Owed, status: TransactionStatus, now: Instant) -> Result<Placed, String> {
         self.server.status = status;
         let since = self.server.head_since;
-        self.server.head_since = now;
+        self.server.note_ready(now);
         let shared = self.server.in_flight.pop_front();
         let began = shared.as_ref().map_or(since, |request| request.written_at.max(since));
         let reply_len = std::mem::take(&mut self.server.reply_len);

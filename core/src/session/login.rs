@@ -208,6 +208,7 @@ impl Shard {
         backend::write_backend_key_data(out, process_id, &session.secret.to_be_bytes());
         backend::write_ready_for_query(out, TransactionStatus::Idle);
         self.stats.logins += 1;
+        self.watch_client(io, id);
         self.ready.push_back(id);
     }
 }

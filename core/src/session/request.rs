@@ -1,5 +1,7 @@
 //! What a client asks for: where its request ends, whether it is answered here, joins a pipe or needs one of its own.
 
+use std::time::Instant;
+
 use bytes::{Buf as _, BytesMut};
 use dbproto::frame;
 use dbproto::message::backend::{self, TransactionStatus};
@@ -121,6 +123,7 @@ impl Shard {
         self.stats.bytes_in += bytes.len() as u64;
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.input.extend_from_slice(bytes);
+        session.active_at = io.now();
         self.process(io, id);
     }
 
@@ -280,6 +283,7 @@ impl Shard {
     pub(crate) fn fail_request(&mut self, io: &mut World<'_>, id: SessionId, failure: &Failure) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.place = Place::Idle;
+        session.active_at = io.now();
         if !Session::is_ready(session) || failure.disposition() == Disposition::Close {
             self.end_session(io, id, Some(failure));
             return;
@@ -310,8 +314,9 @@ impl Shard {
     }
 
     /// A request on a shared pipe has been answered.
-    pub(crate) fn finish_shared(&mut self, id: SessionId) {
+    pub(crate) fn finish_shared(&mut self, now: Instant, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
+        session.active_at = now;
         if let Some(shareable) = session.shareable.take() {
             session.input.advance(shareable.len.min(session.input.len()));
         }

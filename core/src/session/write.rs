@@ -15,7 +15,7 @@ use dbproto::pipeline::{Expect, Owed};
 
 use crate::catalog::Catalog;
 use crate::error::Failure;
-use crate::pipe::{Cancel, Flow, Mark, Server, ServerId, ServerUnnamed, Soil};
+use crate::pipe::{Before, Cancel, Flow, Mark, Server, ServerId, ServerUnnamed, Soil};
 use crate::pool::Pool;
 use crate::server::lose;
 use crate::session::hazard::{foreign, hazard, search_passing};
@@ -92,6 +92,7 @@ impl Shard {
             return Ok(());
         };
         let before = io.output_len(server.socket);
+        let worked = if server.pipeline.is_empty() { Before::Idle } else { Before::Busy };
         let Some(pool) = pools.get_mut(server.pool.0 as usize) else { return Ok(()) };
         let mut writer = Writer::new(session, server, interner, pool);
         while !input.is_empty() && writer.session.barrier == Barrier::Open && writer.server.cancel == Cancel::None {
@@ -131,6 +132,9 @@ impl Shard {
         }
         let written = io.output_len(writer.server.socket).saturating_sub(before);
         let counts = writer.counts();
+        if counts.messages > 0 {
+            server.note_written(io.now(), worked);
+        }
         counts.add_to(&mut pool.stats);
         pool.stats.bytes_to_server += written as u64;
         pool.stats.requests_exclusive += counts.requests;
