@@ -24,6 +24,10 @@ pub(crate) enum Disposition {
 pub(crate) enum Failure {
     /// `max_client_connections` reached.
     TooManyClients { limit: u32 },
+    /// `max_client_connections` of a database or user reached.
+    TooManyClientsOf { what: String, limit: u32 },
+    /// So many wait already that this one is not let into the queue.
+    QueueFull { pool: String, limit: u32 },
     /// No database of that name is configured.
     UnknownDatabase { database: String },
     /// The login did not finish in time.
@@ -67,6 +71,20 @@ impl Failure {
                 None,
                 Some("Raise limits.max_client_connections or close idle clients."),
                 Close,
+            ),
+            Self::TooManyClientsOf { what, limit } => (
+                "53300",
+                format!("too many connections for {what} (max_client_connections = {limit})"),
+                None,
+                Some("Raise max_client_connections or close idle clients."),
+                Close,
+            ),
+            Self::QueueFull { pool, limit } => (
+                "53300",
+                format!("too many requests wait for a server connection of pool {pool} already (queue_max = {limit})"),
+                None,
+                Some("The request was not begun; it may be repeated later."),
+                Keep,
             ),
             Self::UnknownDatabase { database } => {
                 ("3D000", format!("database \"{database}\" does not exist"), None, None, Close)

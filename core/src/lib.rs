@@ -4,6 +4,7 @@
 //! ([`pool`]). Bytes come in by `Shard::on_event`, and all that happens is decided in the turn they came in.
 //! ARCHITECTURE.md draws the picture.
 
+mod bound;
 mod cancel;
 mod catalog;
 mod deadline;

@@ -16,6 +16,7 @@ use dbproto::message::backend::TransactionStatus;
 use dbproto::pipeline::{Owed, Pipeline};
 use runtime::{ShardId, SocketId};
 
+use crate::bound::Slot;
 use crate::deadline::Watched;
 use crate::dress::Dress;
 use crate::pool::{Parameter, PoolId};
@@ -174,6 +175,8 @@ pub(crate) struct WorkFailure {
 /// A server connection. See the module documentation.
 pub(crate) struct Server {
     pub(crate) pool: PoolId,
+    /// Its place within the bounds of all shards.
+    pub(crate) slot: Option<Slot>,
     pub(crate) socket: SocketId,
     pub(crate) list: List,
     /// While it is in [`List::Connecting`].
@@ -272,6 +275,7 @@ impl Server {
     pub(crate) fn new(pool: PoolId, socket: SocketId, now: Instant) -> Self {
         Self {
             pool,
+            slot: None,
             socket,
             list: List::Connecting,
             login: None,

@@ -4,25 +4,31 @@
 //! permits, and a connection exists only while its permit is taken. Membership is the state: a server connection sits in
 //! exactly one list, and [`Shard::move_to`] is the only way from one to another.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use dbproto::message::frontend;
 use dbproto::pipeline::{Expect, Owed};
 use runtime::Address;
 
+use crate::bound::Common;
 use crate::catalog::Catalog;
 use crate::catalog::keeper::{DatabaseKey, News};
 use crate::error::Failure;
 use crate::pipe::{Flow, List, Mark, ServerId, Soil};
 use permit::Permits;
+use queue::Queue;
+use slot::Supply;
 
 use crate::session::{Phase, Pin, Place, SessionId};
 use crate::shard::{Shard, World};
 
 mod open;
 pub(crate) mod permit;
+mod queue;
+mod slot;
 
 /// Names a pool on its shard.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -89,7 +95,10 @@ pub(crate) struct Pool {
     pub(crate) idle: Vec<ServerId>,
     /// Those in [`List::Shared`].
     pub(crate) shared: Vec<ServerId>,
-    pub(crate) waiting: VecDeque<SessionId>,
+    pub(crate) waiting: Queue,
+    /// What all shards' parts of it have in common.
+    pub(crate) common: Arc<Common>,
+    pub(crate) supply: Supply,
     pub(crate) retry: Retry,
     pub(crate) last_error: Option<String>,
     /// What servers report under a set of start-up settings, by its fingerprint.
@@ -112,12 +121,19 @@ impl Pool {
             connecting: 0,
             idle: Vec::new(),
             shared: Vec::new(),
-            waiting: VecDeque::new(),
+            waiting: Queue::default(),
+            common: Arc::default(),
+            supply: Supply::default(),
             retry: Retry { delay: Duration::ZERO, not_before: None },
             last_error: None,
             welcomes: HashMap::default(),
             stats: stats::PoolStats::default(),
         }
+    }
+
+    /// Whether something is to be looked at soon.
+    pub(crate) fn is_restless(&self) -> bool {
+        !self.waiting.is_empty() || self.connecting > 0 || !self.shared.is_empty()
     }
 
     /// The catalog, unless it is not known or out of date.
@@ -193,6 +209,7 @@ impl Shard {
         if self.sessions.get(id).is_some_and(|session| session.place == Place::Waiting) {
             self.ask_for_permit(io, pool_id);
             self.hurry(io);
+            self.bound_queue(io, pool_id, id);
         }
     }
 
@@ -200,7 +217,7 @@ impl Shard {
     pub(crate) fn serve(&mut self, io: &mut World<'_>, pool_id: PoolId) {
         loop {
             let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };
-            let Some(front) = pool.waiting.front().copied() else { return };
+            let Some(front) = pool.waiting.front() else { return };
             let Some(session) = self.sessions.get(front).filter(|session| session.place == Place::Waiting) else {
                 pool.waiting.pop_front();
                 continue;
@@ -244,25 +261,6 @@ impl Shard {
         let depth = |id: &ServerId| self.servers.get(*id).map_or(usize::MAX, crate::pipe::Server::depth);
         if let Some(shortest) = pool.shared.iter().copied().min_by_key(depth) {
             self.move_to(shortest, List::Draining);
-        }
-    }
-
-    fn dial_for_waiting(&mut self, io: &mut World<'_>, pool_id: PoolId) {
-        loop {
-            let Some(pool) = self.pools.get(pool_id.0 as usize) else { return };
-            let wanted = pool.waiting.len() > pool.connecting as usize;
-            let paused = pool.retry.not_before.is_some_and(|at| at > io.now());
-            // after a failure one attempt at a time finds out whether Postgres is back
-            let probing = pool.retry.not_before.is_some() && pool.connecting > 0;
-            if !wanted
-                || pool.open >= pool.permits
-                || paused
-                || probing
-                || !self.board.take_database_slot(pool.database.0)
-            {
-                return;
-            }
-            self.dial(io, pool_id);
         }
     }
 
@@ -442,7 +440,7 @@ impl Shard {
         let pool_id = server.pool;
         let (Some(pool), Some(server)) = (self.pool(pool_id), self.servers.get(id)) else { return };
         let old = server.is_older(now, pool.settings.server_lifetime);
-        if old || self.draining.is_some() {
+        if old || self.draining.is_some() || self.must_yield(now, pool_id) {
             self.retire(io, id);
         } else if let Some(to) = self.take_wanted(now, pool_id) {
             self.lend(io, id, to);
@@ -461,7 +459,6 @@ impl Shard {
         let overdue: Vec<SessionId> = pool
             .waiting
             .iter()
-            .copied()
             .take_while(|id| {
                 self.sessions
                     .get(*id)
@@ -475,13 +472,16 @@ impl Shard {
             self.on_wait_timeout(io, pool_id, id);
         }
         let Some(pool) = self.pool(pool_id) else { return };
+        let mut spare = pool.common.open().saturating_sub(pool.settings.min_pool_size);
         let stale: Vec<ServerId> = pool
             .idle
             .iter()
             .copied()
             .filter(|id| {
                 self.servers.get(*id).is_some_and(|server| {
-                    now.saturating_duration_since(server.idle_since) >= idle || server.is_older(now, life)
+                    let unused = spare > 0 && now.saturating_duration_since(server.idle_since) >= idle;
+                    spare -= u32::from(unused);
+                    unused || server.is_older(now, life)
                 })
             })
             .collect();
@@ -490,6 +490,8 @@ impl Shard {
         }
         self.on_share_tick(io, pool_id);
         self.serve(io, pool_id);
+        self.keep_warm(io, pool_id);
+        self.on_reserve_tick(io, pool_id);
         self.ask_for_permit(io, pool_id);
     }
 

@@ -7,6 +7,7 @@ use dbproto::message::frontend;
 use dbproto::startup;
 use runtime::Closed;
 
+use crate::bound::Slot;
 use crate::error::Failure;
 use crate::pipe::{Cancel, Delivery, Flow, List, Owner, Server, ServerId, Streaming};
 use crate::pool::PoolId;
@@ -33,7 +34,7 @@ enum Ending {
 
 impl Shard {
     /// Begins a new connection of a pool.
-    pub(crate) fn dial(&mut self, io: &mut World<'_>, pool_id: PoolId) {
+    pub(crate) fn dial(&mut self, io: &mut World<'_>, pool_id: PoolId, slot: Slot) {
         let now = io.now();
         let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };
         let address = pool.target.address.clone();
@@ -51,6 +52,7 @@ impl Shard {
                 }
             };
             server.give_up_at = Some(give_up_at);
+            server.slot = Some(slot);
             server
         });
         if let (Some(id), None) = (inserted, &failed) {
@@ -62,7 +64,6 @@ impl Shard {
         if let Some(id) = inserted {
             self.servers.remove(id);
         }
-        self.give_database_slot_of(pool_id);
         let error = failed.unwrap_or_else(|| "too many server connections".to_owned());
         self.on_connect_failed(io, pool_id, error);
     }
@@ -203,22 +204,20 @@ impl Shard {
         self.forget_server(io, id);
     }
 
-    pub(crate) fn give_database_slot_of(&self, pool: PoolId) {
-        if let Some(pool) = self.pool(pool) {
-            self.board.give_database_slot(pool.database.0);
-        }
-    }
-
     /// The backend is gone: its permit is free again.
     pub(crate) fn forget_server(&mut self, io: &mut World<'_>, id: ServerId) {
         self.move_to(id, List::Closing);
         let Some(server) = self.servers.remove(id) else { return };
-        if let Some(pool) = self.pool_mut(server.pool) {
+        let pool_id = server.pool;
+        // its place is free before anybody is served
+        drop(server);
+        if let Some(pool) = self.pool_mut(pool_id) {
             pool.open = pool.open.saturating_sub(1);
+            pool.give_reserve_back();
         }
-        self.give_database_slot_of(server.pool);
-        self.on_permit_free(io, server.pool);
-        self.serve(io, server.pool);
+        self.on_permit_free(io, pool_id);
+        self.serve(io, pool_id);
+        self.keep_warm(io, pool_id);
     }
 
     /// Everybody who has something under way on this connection is told or served elsewhere.

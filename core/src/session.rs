@@ -11,6 +11,7 @@ use bytes::BytesMut;
 use dbproto::auth::server::ServerAuth;
 use runtime::{ShardId, SocketId};
 
+use crate::bound::Seat;
 use crate::dress::Dress;
 use crate::pipe::{Flow, ServerId};
 use crate::pool::PoolId;
@@ -167,6 +168,8 @@ pub(crate) struct Session {
     pub(crate) admission: Admission,
     pub(crate) place: Place,
     pub(crate) pool: PoolId,
+    /// Its place among the clients of its database and user.
+    pub(crate) seat: Option<Seat>,
     pub(crate) user: Box<str>,
     /// The settings of its start-up packet.
     pub(crate) login_dress: Rc<Dress>,
@@ -212,6 +215,7 @@ impl Session {
             admission: Admission::Granted,
             place: Place::Idle,
             pool: PoolId::default(),
+            seat: None,
             user: Box::default(),
             login_dress: Rc::default(),
             dress: Rc::default(),

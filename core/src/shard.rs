@@ -17,6 +17,7 @@ use crossbeam::utils::CachePadded;
 use runtime::{Address, Event, Expectation, Io, Reactor, ShardId};
 use stats::{PoolStats, ShardStats};
 
+use crate::bound::{Bounds, LineId};
 use crate::cancel::{CancelConnection, random_secret};
 use crate::catalog::keeper::{DatabaseKey, News, WatchRequest};
 use crate::deadline::Deadlines;
@@ -46,8 +47,8 @@ pub(crate) struct Board {
     pub(crate) mock_key: [u8; 32],
     /// Where each configured database is, in the configuration's order.
     pub(crate) upstreams: Vec<Address>,
-    /// Server connections of each configured database, and how many it may have.
-    databases: Vec<(AtomicU32, u32)>,
+    /// Bounds on what all shards have together.
+    pub(crate) bounds: Bounds,
     /// Where catalogs are asked for.
     pub(crate) keeper: Sender<WatchRequest>,
     /// Clients of each shard.
@@ -62,30 +63,11 @@ impl Board {
         Self {
             started: Instant::now(),
             mock_key,
-            databases: config
-                .databases
-                .iter()
-                .map(|database| (AtomicU32::new(0), database.max_connections.unwrap_or(u32::MAX)))
-                .collect(),
+            bounds: Bounds::new(config),
             keeper,
             upstreams,
             clients: (0..shards).map(|_| CachePadded::default()).collect(),
             total: CachePadded::default(),
-        }
-    }
-
-    /// Takes one of the connections a configured database may have; gives whether there was one.
-    pub(crate) fn take_database_slot(&self, number: usize) -> bool {
-        self.databases.get(number).is_some_and(|(open, limit)| {
-            let taken =
-                open.fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < *limit).then(|| open + 1));
-            taken.is_ok()
-        })
-    }
-
-    pub(crate) fn give_database_slot(&self, number: usize) {
-        if let Some((open, _)) = self.databases.get(number) {
-            open.fetch_sub(1, Ordering::AcqRel);
         }
     }
 
@@ -149,6 +131,10 @@ pub(crate) enum Message {
     Drain(Instant),
     /// A shard whose clients wait asks for a connection of this pool.
     AskPermit { key: PoolKey, from: ShardId },
+    /// A shard whose clients wait asks for an idle connection in this line to be closed.
+    AskSlot { line: LineId, from: ShardId },
+    /// A shard without permits asks for a connection that this pool is to keep.
+    KeepWarm { key: PoolKey, from: ShardId },
     /// A permit, with its connection if there is one.
     Lent(Box<Lent>),
     /// News of a database's catalog.
@@ -409,12 +395,10 @@ impl Shard {
         }
         self.run_ready(io);
         self.on_drain_tick(io);
-        let soon = self.draining.is_some()
-            || self.cancels.len() > 0
-            || self.pools.iter().any(|pool| !pool.waiting.is_empty() || pool.connecting > 0 || !pool.shared.is_empty());
+        let soon = self.draining.is_some() || self.cancels.len() > 0 || self.pools.iter().any(Pool::is_restless);
         if soon {
             self.tick_within(io, TICK_SOON);
-        } else if self.servers.len() > 0 || !self.starting.is_empty() {
+        } else if self.servers.len() > 0 || !self.starting.is_empty() || self.pools.iter().any(Pool::is_cold) {
             self.tick_within(io, TICK_IDLE);
         }
     }
@@ -476,6 +460,8 @@ impl Reactor for Shard {
             Message::Cancel { index, secret } => self.cancel_session(io, index, secret),
             Message::Drain(until) => self.drain(io, until),
             Message::AskPermit { key, from } => self.on_ask_permit(io, key, from),
+            Message::AskSlot { line, from } => self.on_ask_slot(io, line, from),
+            Message::KeepWarm { key, from } => self.on_keep_warm(io, key, from),
             Message::Lent(lent) => self.on_lent(io, *lent),
             Message::Catalog(news) => self.on_news(&news),
             Message::Snapshot(reply) => {

@@ -174,6 +174,14 @@ pub struct Pool {
     pub server_idle_timeout: Duration,
     /// An older server connection is closed as soon as it is free; some are up to a tenth younger. Default 1h.
     pub server_lifetime: Duration,
+    /// Server connections that are kept, all shards together. Default 0.
+    pub min_pool_size: u32,
+    /// Server connections beyond `size` for clients that have waited for `reserve_pool_timeout`. Default 0.
+    pub reserve_pool_size: u32,
+    /// Default 5s.
+    pub reserve_pool_timeout: Duration,
+    /// Requests that may wait for a server connection, all shards together. Default: no bound.
+    pub queue_max: Option<u32>,
     /// Bounds on what clients do. Default: none.
     pub timeouts: Timeouts,
     /// Prepared statements kept per server connection. Default 500.
@@ -195,6 +203,10 @@ impl Default for Pool {
             server_connect_timeout: Duration::from_secs(5),
             server_idle_timeout: Duration::from_secs(600),
             server_lifetime: Duration::from_secs(3600),
+            min_pool_size: 0,
+            reserve_pool_size: 0,
+            reserve_pool_timeout: Duration::from_secs(5),
+            queue_max: None,
             timeouts: Timeouts::default(),
             prepared_statements: 500,
             share: Share::On,
@@ -214,6 +226,10 @@ pub struct PoolOverrides {
     pub server_connect_timeout: Option<Duration>,
     pub server_idle_timeout: Option<Duration>,
     pub server_lifetime: Option<Duration>,
+    pub min_pool_size: Option<u32>,
+    pub reserve_pool_size: Option<u32>,
+    pub reserve_pool_timeout: Option<Duration>,
+    pub queue_max: Option<u32>,
     pub timeouts: TimeoutOverrides,
     pub prepared_statements: Option<u32>,
     pub share: Option<Share>,
@@ -232,6 +248,10 @@ impl PoolOverrides {
             server_connect_timeout: self.server_connect_timeout.unwrap_or(pool.server_connect_timeout),
             server_idle_timeout: self.server_idle_timeout.unwrap_or(pool.server_idle_timeout),
             server_lifetime: self.server_lifetime.unwrap_or(pool.server_lifetime),
+            min_pool_size: self.min_pool_size.unwrap_or(pool.min_pool_size),
+            reserve_pool_size: self.reserve_pool_size.unwrap_or(pool.reserve_pool_size),
+            reserve_pool_timeout: self.reserve_pool_timeout.unwrap_or(pool.reserve_pool_timeout),
+            queue_max: self.queue_max.or(pool.queue_max),
             timeouts: self.timeouts.over(pool.timeouts),
             prepared_statements: self.prepared_statements.unwrap_or(pool.prepared_statements),
             share: self.share.unwrap_or(pool.share),
@@ -258,6 +278,8 @@ pub struct Database {
     pub password: Option<String>,
     /// Server connections to it, all its pools together. Default: no bound.
     pub max_connections: Option<u32>,
+    /// Client connections to it at once. Default: no bound.
+    pub max_client_connections: Option<u32>,
     /// How its pools differ.
     pub pool: PoolOverrides,
 }
@@ -271,6 +293,7 @@ impl fmt::Debug for Database {
             .field("dbname", &self.dbname)
             .field("user", &self.user)
             .field("max_connections", &self.max_connections)
+            .field("max_client_connections", &self.max_client_connections)
             .field("pool", &self.pool)
             .finish_non_exhaustive()
     }
@@ -346,7 +369,9 @@ pub struct User {
     /// The password we log in with there.
     pub server_password: Option<String>,
     /// Client connections of this user at once. Default: no bound.
-    pub max_connections: Option<u32>,
+    pub max_client_connections: Option<u32>,
+    /// Server connections of all its pools together. Default: no bound.
+    pub max_server_connections: Option<u32>,
     /// How its pools differ.
     pub pool: PoolOverrides,
 }
@@ -358,7 +383,8 @@ impl fmt::Debug for User {
             .field("trust", &self.trust)
             .field("trust_local", &self.trust_local)
             .field("server_user", &self.server_user)
-            .field("max_connections", &self.max_connections)
+            .field("max_client_connections", &self.max_client_connections)
+            .field("max_server_connections", &self.max_server_connections)
             .field("pool", &self.pool)
             .finish_non_exhaustive()
     }

@@ -115,6 +115,10 @@ fn overrides(reader: &mut Reader<'_>, table: &Table<'_>) -> PoolOverrides {
         server_connect_timeout: reader.read(table, "server_connect_timeout", value::duration),
         server_idle_timeout: reader.read(table, "server_idle_timeout", value::duration),
         server_lifetime: reader.read(table, "server_lifetime", value::duration),
+        min_pool_size: reader.read(table, "min_pool_size", value::count),
+        reserve_pool_size: reader.read(table, "reserve_pool_size", value::count),
+        reserve_pool_timeout: reader.read(table, "reserve_pool_timeout", value::duration),
+        queue_max: reader.read(table, "queue_max", value::positive),
         timeouts: timeouts(reader, table),
         prepared_statements: reader.read(table, "prepared_statements", value::count),
         share: reader.read(table, "share", value::share),
@@ -128,6 +132,11 @@ fn overrides(reader: &mut Reader<'_>, table: &Table<'_>) -> PoolOverrides {
         && pipes > size
     {
         reader.tell(table.place("share_pipes"), format!("share_pipes is {pipes}, but size is only {size}"));
+    }
+    if let (Some(kept), Some(size)) = (out.min_pool_size, out.size)
+        && kept > size
+    {
+        reader.tell(table.place("min_pool_size"), format!("min_pool_size is {kept}, but size is only {size}"));
     }
     out
 }
@@ -161,9 +170,20 @@ fn database(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Database> {
     let user = reader.read(table, "user", value::text);
     let password = reader.read(table, "password", value::text);
     let max_connections = reader.read(table, "max_connections", value::positive);
+    let max_client_connections = reader.read(table, "max_client_connections", value::positive);
     let pool = reader.table(table.table, &key::POOL).map(|table| overrides(reader, &table)).unwrap_or_default();
     let port = port.unwrap_or(5432);
-    Some(Database { name: name?, host: host?, port, dbname, user, password, max_connections, pool })
+    Some(Database {
+        name: name?,
+        host: host?,
+        port,
+        dbname,
+        user,
+        password,
+        max_connections,
+        max_client_connections,
+        pool,
+    })
 }
 
 fn user(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<User> {
@@ -172,7 +192,8 @@ fn user(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<User> {
     let trust = reader.read_list(table, "trust", value::trust).unwrap_or_default();
     let server_user = reader.read(table, "server_user", value::text);
     let server_password = reader.read(table, "server_password", value::text);
-    let max_connections = reader.read(table, "max_connections", value::positive);
+    let max_client_connections = reader.read(table, "max_client_connections", value::positive);
+    let max_server_connections = reader.read(table, "max_server_connections", value::positive);
     let pool = reader.table(table.table, &key::POOL).map(|table| overrides(reader, &table)).unwrap_or_default();
     let trust_empty = |value: &Spanned<DeValue<'_>>| value.get_ref().as_array().is_some_and(|list| list.is_empty());
     if table.find("password").is_none() && table.find("trust").is_none_or(trust_empty) {
@@ -180,7 +201,17 @@ fn user(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<User> {
     }
     let trust_local = trust.iter().any(Option::is_none);
     let trust = trust.into_iter().flatten().collect();
-    Some(User { name: name?, password, trust, trust_local, server_user, server_password, max_connections, pool })
+    Some(User {
+        name: name?,
+        password,
+        trust,
+        trust_local,
+        server_user,
+        server_password,
+        max_client_connections,
+        max_server_connections,
+        pool,
+    })
 }
 
 impl<'t> Table<'t> {

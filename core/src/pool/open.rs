@@ -4,6 +4,7 @@ use std::hash::{BuildHasher as _, Hasher as _};
 
 use runtime::ShardId;
 
+use crate::bound::Bound;
 use crate::catalog::keeper::{News, WatchRequest};
 use crate::error::Failure;
 use crate::pool::{Pool, PoolId, Target};
@@ -54,7 +55,8 @@ impl Shard {
             user: server_user.unwrap_or_else(|| user.to_owned()),
             password,
         };
-        let settings = self.config.pool_for(found, user);
+        let mut settings = self.config.pool_for(found, user);
+        settings.min_pool_size = settings.min_pool_size.min(settings.size);
         let permits = share_of(settings.size, shards, u32::from(self.stats.shard), turn_of(user, database));
         let id = PoolId(u32::try_from(self.pools.len()).unwrap_or(u32::MAX));
         let mut pool = Pool::new(format!("{database}/{user}"), target, settings, permits);
@@ -66,6 +68,9 @@ impl Shard {
             let _sent: Result<(), _> = self.board.keeper.send(request);
         }
         pool.stats.shard = self.stats.shard;
+        pool.common = self.board.bounds.common(&key);
+        let user_number = self.config.users.iter().position(|other| other.name == user);
+        pool.supply.bound = Bound { database: number, user: user_number };
         database.clone_into(&mut pool.stats.database);
         user.clone_into(&mut pool.stats.user);
         self.pools.push(pool);
@@ -97,7 +102,7 @@ impl Shard {
             return;
         };
         if let Some(pool) = self.pools.get_mut(session.pool.0 as usize) {
-            pool.waiting.retain(|other| *other != id);
+            pool.waiting.remove(id);
         }
     }
 }

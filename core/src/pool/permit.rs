@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use runtime::ShardId;
 
+use crate::bound::Slot;
 use crate::pipe::{List, Server, ServerId, Soil};
+use crate::pool::slot::Standing;
 use crate::pool::{Parameter, PoolId};
 use crate::shard::{Message, Shard, World};
 use crate::slab::TokenKind;
@@ -46,6 +48,7 @@ impl Permits {
 /// A permit on its way to the shard that asked for it.
 pub(crate) struct Lent {
     key: PoolKey,
+    standing: Standing,
     connection: Option<LentConnection>,
 }
 
@@ -58,6 +61,7 @@ struct LentConnection {
     parameters: Vec<Parameter>,
     opened_at: Instant,
     early: Duration,
+    slot: Option<Slot>,
 }
 
 impl Shard {
@@ -125,10 +129,11 @@ impl Shard {
 
     fn give_permit(&mut self, io: &mut World<'_>, id: PoolId, to: ShardId) {
         let Some(pool) = self.pools.get_mut(id.0 as usize).filter(|pool| pool.permits > 0) else { return };
-        let key = (pool.stats.database.clone(), pool.stats.user.clone());
+        let (key, standing) = (pool.key(), pool.supply.give());
         pool.permits -= 1;
-        if io.post(to, Message::Lent(Box::new(Lent { key, connection: None }))).is_err() {
+        if io.post(to, Message::Lent(Box::new(Lent { key, standing, connection: None }))).is_err() {
             pool.permits += 1;
+            pool.supply.take(standing);
         }
     }
 
@@ -156,14 +161,15 @@ impl Shard {
             parameters: std::mem::take(&mut server.parameters),
             opened_at: server.opened_at,
             early: server.early,
+            slot: server.slot.take(),
         };
         self.servers.remove(id);
         let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };
         pool.permits = pool.permits.saturating_sub(1);
         pool.open = pool.open.saturating_sub(1);
-        let key = (pool.stats.database.clone(), pool.stats.user.clone());
+        let (key, standing) = (pool.key(), pool.supply.give());
         if let Err(Message::Lent(lent)) =
-            io.post(to, Message::Lent(Box::new(Lent { key, connection: Some(connection) })))
+            io.post(to, Message::Lent(Box::new(Lent { key, standing, connection: Some(connection) })))
         {
             // the ring is full: it stays
             self.on_lent(io, *lent);
@@ -173,11 +179,12 @@ impl Shard {
     /// A permit has come, most often with its connection.
     pub(crate) fn on_lent(&mut self, io: &mut World<'_>, lent: Lent) {
         let shards = u32::try_from(io.shard_count()).unwrap_or(1);
-        let Lent { key, connection } = lent;
+        let Lent { key, standing, connection } = lent;
         // it asked, so it has the pool
         let Ok(pool_id) = self.pool_for(shards, &key.1, &key.0) else { return };
         let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };
         pool.permits += 1;
+        pool.supply.take(standing);
         pool.permit_state.ask_after = None;
         let Some(connection) = connection else {
             self.serve(io, pool_id);
@@ -192,6 +199,7 @@ impl Shard {
             server.key = connection.cancel_key;
             server.opened_at = connection.opened_at;
             server.early = connection.early;
+            server.slot = connection.slot;
             for (name, value) in &connection.parameters {
                 server.set_parameter(name, value);
             }
@@ -201,7 +209,6 @@ impl Shard {
             if let Some(pool) = self.pools.get_mut(pool_id.0 as usize) {
                 pool.open -= 1;
             }
-            self.give_database_slot_of(pool_id);
             return;
         };
         self.hurry(io);

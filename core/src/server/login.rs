@@ -129,7 +129,7 @@ impl Shard {
         let Some(pool) = self.pool_mut(pool_id) else { return };
         let address = pool.target.address.to_string();
         let last_error = pool.last_error.clone().unwrap_or_default();
-        let waiting: Vec<SessionId> = pool.waiting.drain(..).collect();
+        let waiting: Vec<SessionId> = pool.waiting.take_all();
         let refused = Failure::UpstreamRefused { sqlstate: refusal.sqlstate, message: refusal.message };
         let down = Failure::UpstreamDown { address, last_error };
         for id in waiting {
