@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use config::{Timeout, Timeouts};
 use dbproto::message::backend::TransactionStatus;
 
-use crate::error::{Disposition, Failure};
+use crate::error::{Disposition, Failure, Limited};
 use crate::pipe::{Flow, List, Server, ServerId, Streaming};
 use crate::session::{Phase, Place, Session, SessionId};
 use crate::shard::{Shard, World};
@@ -210,7 +210,7 @@ impl Shard {
         {
             pool.stats.count_limit(limit.key());
         }
-        self.end_user(io, id, &Failure::Overdue { limit, after });
+        self.end_user(io, id, &Failure::Limited(Limited::Time { limit, after }));
         let busy = self.servers.get(id).is_some_and(|server| server.list != List::Closing && !server.is_quiet());
         let in_use = self.servers.get(id).is_some_and(|server| server.list != List::Working);
         // a shared pipe whose head only does not read goes on: the rest of its reply is swallowed
@@ -224,7 +224,7 @@ impl Shard {
         let Some(server) = self.servers.get(id) else { return };
         let Some(session) = server.head_session() else { return };
         let torn = matches!(server.streaming, Streaming::Forward(to, left) if to == session && left > 0);
-        let unread = matches!(failure, Failure::Overdue { limit: Limit::ClientStall, .. });
+        let unread = matches!(failure, Failure::Limited(Limited::Time { limit: Limit::ClientStall, .. }));
         if let Some(pool) = self.pool(server.pool) {
             tracing::info!(pool = pool.name, %failure, "a client is closed");
         }
@@ -257,7 +257,7 @@ impl Shard {
         if let Some(pool) = self.pool_mut(session.pool) {
             pool.stats.count_limit(Limit::ClientIdle.key());
         }
-        self.end_session(io, id, Some(&Failure::Overdue { limit: Limit::ClientIdle, after: limit }));
+        self.end_session(io, id, Some(&Failure::Limited(Limited::Time { limit: Limit::ClientIdle, after: limit })));
         None
     }
 }
@@ -284,7 +284,7 @@ fn clocks(server: &Server) -> [(Limit, Option<Instant>); 4] {
 pub(crate) fn query_timeout_report(server: &Server, timeouts: &Timeouts) -> Option<BytesMut> {
     let after = timeouts.query.duration().filter(|_| server.timed_out.is_some())?;
     let mut out = BytesMut::new();
-    Failure::Overdue { limit: Limit::Query, after }.write(&mut out, Disposition::Keep);
+    Failure::Limited(Limited::Time { limit: Limit::Query, after }).write(&mut out, Disposition::Keep);
     Some(out)
 }
 

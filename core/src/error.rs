@@ -6,9 +6,12 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::deadline::Limit;
 use bytes::BytesMut;
 use dbproto::message::error::{ErrorReport, Severity, write_error};
+
+mod limited;
+
+pub(crate) use limited::Limited;
 
 /// What becomes of the session after it has been told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -24,10 +27,6 @@ pub(crate) enum Disposition {
 pub(crate) enum Failure {
     /// `max_client_connections` reached.
     TooManyClients { limit: u32 },
-    /// `max_client_connections` of a database or user reached.
-    TooManyClientsOf { what: String, limit: u32 },
-    /// So many wait already that this one is not let into the queue.
-    QueueFull { pool: String, limit: u32 },
     /// No database of that name is configured.
     UnknownDatabase { database: String },
     /// The login did not finish in time.
@@ -40,8 +39,8 @@ pub(crate) enum Failure {
     InvalidStartup { what: String },
     /// No server connection became free in time.
     QueueTimeout { pool: String, limit: u32, waited: Duration },
-    /// A limit on time was reached.
-    Overdue { limit: Limit, after: Duration },
+    /// A limit that was set was reached.
+    Limited(Limited),
     /// The client asked for its statement to be cancelled before it was sent to a server.
     Cancelled,
     /// No connection to Postgres can be made.
@@ -72,20 +71,6 @@ impl Failure {
                 Some("Raise limits.max_client_connections or close idle clients."),
                 Close,
             ),
-            Self::TooManyClientsOf { what, limit } => (
-                "53300",
-                format!("too many connections for {what} (max_client_connections = {limit})"),
-                None,
-                Some("Raise max_client_connections or close idle clients."),
-                Close,
-            ),
-            Self::QueueFull { pool, limit } => (
-                "53300",
-                format!("too many requests wait for a server connection of pool {pool} already (queue_max = {limit})"),
-                None,
-                Some("The request was not begun; it may be repeated later."),
-                Keep,
-            ),
             Self::UnknownDatabase { database } => {
                 ("3D000", format!("database \"{database}\" does not exist"), None, None, Close)
             }
@@ -107,7 +92,7 @@ impl Failure {
                 ),
                 Keep,
             ),
-            Self::Overdue { limit, after } => overdue_parts(*limit, *after),
+            Self::Limited(limited) => limited.parts(),
             Self::Cancelled => ("57014", "canceling statement due to user request".into(), None, None, Keep),
             Self::UpstreamDown { address, last_error } => {
                 ("08006", format!("cannot connect to PostgreSQL at {address}: {last_error}"), None, None, Keep)
@@ -151,31 +136,6 @@ impl fmt::Display for Failure {
         let (sqlstate, message, ..) = self.parts();
         write!(f, "{sqlstate} {message}")
     }
-}
-
-/// The words of a limit on time: PostgreSQL's own where it has the same limit.
-fn overdue_parts(limit: Limit, after: Duration) -> Parts<'static> {
-    let named = format!("{} is {}.", limit.key(), seconds(after));
-    let (sqlstate, message, disposition) = match limit {
-        Limit::Query => (
-            "57014",
-            format!("canceling statement: it took longer than query_timeout ({})", seconds(after)),
-            Disposition::Keep,
-        ),
-        Limit::Transaction => {
-            ("25P04", "terminating connection due to transaction timeout".to_owned(), Disposition::Close)
-        }
-        Limit::IdleTransaction => {
-            ("25P03", "terminating connection due to idle-in-transaction timeout".to_owned(), Disposition::Close)
-        }
-        Limit::ClientIdle => {
-            ("57P05", "terminating connection due to idle-session timeout".to_owned(), Disposition::Close)
-        }
-        Limit::ClientStall => {
-            ("57P05", "terminating connection because its result is not read".to_owned(), Disposition::Close)
-        }
-    };
-    (sqlstate, message, Some(named), None, disposition)
 }
 
 fn seconds(duration: Duration) -> String {

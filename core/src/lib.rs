@@ -10,6 +10,7 @@ mod catalog;
 mod deadline;
 mod dress;
 mod error;
+mod memory;
 mod pace;
 mod pipe;
 pub mod plane;

@@ -19,6 +19,7 @@ use runtime::{ShardId, SocketId};
 use crate::bound::Slot;
 use crate::deadline::Watched;
 use crate::dress::Dress;
+use crate::memory::Share;
 use crate::pool::{Parameter, PoolId};
 use crate::server::login::ServerLogin;
 use crate::session::login::reading;
@@ -211,6 +212,8 @@ pub(crate) struct Server {
     /// How texts read under them.
     pub(crate) reading: Reading,
     pub(crate) input: BytesMut,
+    /// What its input is counted as.
+    pub(crate) share: Share,
     pub(crate) streaming: Streaming,
     pub(crate) cancel: Cancel,
     /// BackendKeyData, for cancels.
@@ -298,6 +301,7 @@ impl Server {
             parameters: Vec::new(),
             reading: Reading::Unusual,
             input: BytesMut::new(),
+            share: Share::default(),
             streaming: Streaming::None,
             cancel: Cancel::None,
             key: None,

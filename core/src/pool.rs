@@ -29,6 +29,7 @@ mod open;
 pub(crate) mod permit;
 mod queue;
 mod slot;
+pub(crate) mod statement;
 
 /// Names a pool on its shard.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -54,6 +55,8 @@ pub(crate) struct Target {
     pub(crate) database: String,
     pub(crate) user: String,
     pub(crate) password: Option<String>,
+    /// What is run on every new connection before clients may have it, and again when it was cleaned.
+    pub(crate) connect_query: Option<Arc<str>>,
 }
 
 /// Attempts to connect: exponential backoff with jitter.
@@ -272,7 +275,11 @@ impl Shard {
         // the session that left something behind may have it back, but not for ever: clean, the connection could be shared
         server.dirty_reads = if session.shareable.is_some() { server.dirty_reads + 1 } else { 0 };
         let stranger = server.last_session != Some(session_id) || server.dirty_reads >= DIRTY_READS_MAX;
+        let connect_query = self.pools.get(server.pool.0 as usize).and_then(|pool| pool.target.connect_query.clone());
+        // a setting falls back to what it was at login, not to what connect_query made of it
+        let lost = connect_query.is_some() && session.dress.lacks_some_of(&server.dress);
         let clean = match server.soil {
+            _ if lost => Some(&b"DISCARD ALL"[..]),
             Soil::Unknown if stranger => Some(&b"DISCARD ALL"[..]),
             Soil::Sequences if stranger => Some(&b"DISCARD SEQUENCES"[..]),
             Soil::Clean | Soil::Sequences | Soil::Unknown => None,
@@ -297,6 +304,9 @@ impl Shard {
         };
         if let Some(text) = clean {
             query(text, Mark::Clean);
+            if let Some(text) = connect_query.filter(|_| text == b"DISCARD ALL") {
+                query(text.as_bytes(), Mark::Clean);
+            }
         }
         if !change.is_empty() {
             change.push_str("\n;");
@@ -387,6 +397,10 @@ impl Shard {
         let mode = self.pools.get(server.pool.0 as usize).map(|pool| pool.settings.mode);
         if idle && session.stream_left == 0 && self.draining.is_some() && session.input.is_empty() {
             self.end_session(io, holder, Some(&Failure::Shutdown));
+            return;
+        }
+        if !idle && mode == Some(config::PoolMode::Statement) {
+            self.take_back_transaction(io, id, holder);
             return;
         }
         let keeps = !idle

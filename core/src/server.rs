@@ -101,6 +101,7 @@ impl Shard {
                 server.input = BytesMut::from(input.get(used..).unwrap_or_default());
             }
         }
+        self.count_server_input(id);
         self.after_replies(io, id);
     }
 

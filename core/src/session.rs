@@ -13,6 +13,7 @@ use runtime::{ShardId, SocketId};
 
 use crate::bound::Seat;
 use crate::dress::Dress;
+use crate::memory::Share;
 use crate::pipe::{Flow, ServerId};
 use crate::pool::PoolId;
 use crate::session::setting::Setting;
@@ -194,6 +195,8 @@ pub(crate) struct Session {
     pub(crate) reading: Reading,
     pub(crate) skip: Skip,
     pub(crate) input: BytesMut,
+    /// What its input is counted as.
+    pub(crate) share: Share,
     /// Bytes of a long message that are still to be passed on to the server connection.
     pub(crate) stream_left: usize,
     /// The end of what has passed of a long Query.
@@ -234,6 +237,7 @@ impl Session {
             reading: Reading::Unusual,
             skip: Skip::No,
             input: BytesMut::new(),
+            share: Share::default(),
             stream_left: 0,
             tail: None,
             waiting_since: now,

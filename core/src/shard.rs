@@ -22,6 +22,7 @@ use crate::cancel::{CancelConnection, random_secret};
 use crate::catalog::keeper::{DatabaseKey, News, WatchRequest};
 use crate::deadline::Deadlines;
 use crate::error::Failure;
+use crate::memory::{Memory, MemoryBoard};
 use crate::pace::Paces;
 use crate::pipe::{Flow, Server, ServerId};
 use crate::pool::permit::{Lent, PoolKey};
@@ -34,7 +35,7 @@ use crate::statement::Interner;
 pub(crate) type World<'a> = dyn Io<Message> + 'a;
 
 /// Pause between looks at timeouts while something is expected to happen soon, and otherwise.
-const TICK_SOON: Duration = Duration::from_millis(10);
+pub(crate) const TICK_SOON: Duration = Duration::from_millis(10);
 const TICK_IDLE: Duration = Duration::from_secs(1);
 /// Clients above the limit that are still told so; beyond, connections are closed without a word.
 const REFUSED_MAX: u32 = 1000;
@@ -49,6 +50,7 @@ pub(crate) struct Board {
     pub(crate) upstreams: Vec<Address>,
     /// Bounds on what all shards have together.
     pub(crate) bounds: Bounds,
+    pub(crate) memory: MemoryBoard,
     /// Where catalogs are asked for.
     pub(crate) keeper: Sender<WatchRequest>,
     /// Clients of each shard.
@@ -64,6 +66,7 @@ impl Board {
             started: Instant::now(),
             mock_key,
             bounds: Bounds::new(config),
+            memory: MemoryBoard::new(config.limits.memory, shards),
             keeper,
             upstreams,
             clients: (0..shards).map(|_| CachePadded::default()).collect(),
@@ -133,6 +136,8 @@ pub(crate) enum Message {
     AskPermit { key: PoolKey, from: ShardId },
     /// A shard whose clients wait asks for an idle connection in this line to be closed.
     AskSlot { line: LineId, from: ShardId },
+    /// A shard that has found the memory for buffers used up asks for the largest session to be closed.
+    MakeRoom,
     /// A shard without permits asks for a connection that this pool is to keep.
     KeepWarm { key: PoolKey, from: ShardId },
     /// A permit, with its connection if there is one.
@@ -166,6 +171,7 @@ pub(crate) struct Shard {
     pub(crate) draining: Option<Instant>,
     /// When limits on time are to be looked at.
     pub(crate) deadlines: Deadlines,
+    pub(crate) memory: Memory,
     pub(crate) rng: fastrand::Rng,
     pub(crate) stats: ShardStats,
     next_tick: Option<Instant>,
@@ -194,6 +200,7 @@ impl Shard {
             starting: VecDeque::new(),
             draining: None,
             deadlines: Deadlines::default(),
+            memory: Memory::default(),
             rng: fastrand::Rng::new(),
             stats: ShardStats { core, ..ShardStats::default() },
             next_tick: None,
@@ -394,6 +401,7 @@ impl Shard {
             self.on_pool_tick(io, PoolId(u32::try_from(index).unwrap_or(u32::MAX)));
         }
         self.run_ready(io);
+        self.keep_memory(io);
         self.on_drain_tick(io);
         let soon = self.draining.is_some() || self.cancels.len() > 0 || self.pools.iter().any(Pool::is_restless);
         if soon {
@@ -448,6 +456,7 @@ impl Reactor for Shard {
             },
         }
         self.run_ready(io);
+        self.keep_memory(io);
     }
 
     fn on_message(&mut self, io: &mut dyn Io<Message>, _from: ShardId, message: Message) {
@@ -461,6 +470,7 @@ impl Reactor for Shard {
             Message::Drain(until) => self.drain(io, until),
             Message::AskPermit { key, from } => self.on_ask_permit(io, key, from),
             Message::AskSlot { line, from } => self.on_ask_slot(io, line, from),
+            Message::MakeRoom => self.on_make_room(io),
             Message::KeepWarm { key, from } => self.on_keep_warm(io, key, from),
             Message::Lent(lent) => self.on_lent(io, *lent),
             Message::Catalog(news) => self.on_news(&news),

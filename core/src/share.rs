@@ -220,7 +220,7 @@ impl Shard {
 fn verdict_of(session: &Session, pool: &Pool, len: usize) -> Option<Verdict> {
     let settings = &pool.settings;
     let can = settings.share == config::Share::On
-        && settings.mode == config::PoolMode::Transaction
+        && settings.mode != config::PoolMode::Session
         && session.pin == Pin::No
         && session.reading == Reading::Usual
         && session.changes.is_empty()

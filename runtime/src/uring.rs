@@ -17,7 +17,7 @@ use socket2::SockAddr;
 use crate::buffer::GROUP;
 use crate::mesh::MeshEnd;
 use crate::reactor::{Address, Io, LOW_WATER, ShardId, SocketId, Token};
-use crate::socket::{Life, Receive, Sending, Sockets, Wanted};
+use crate::socket::{Counting, Life, Receive, Sending, Sockets, Wanted};
 
 /// What a completion belongs to; the low 32 bits of its user data are the index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -75,6 +75,10 @@ pub(crate) struct RingIo<M> {
     dirty: Vec<SocketId>,
     ending: Vec<SocketId>,
     leaving: Vec<SocketId>,
+    /// Sockets that have got output while a send was under way.
+    grown: Vec<SocketId>,
+    /// Unsent bytes of all sockets.
+    buffered: usize,
     spare: Vec<BytesMut>,
     scratch: BytesMut,
 }
@@ -99,6 +103,8 @@ impl<M> RingIo<M> {
             dirty: Vec::new(),
             ending: Vec::new(),
             leaving: Vec::new(),
+            grown: Vec::new(),
+            buffered: 0,
             spare: Vec::new(),
             scratch: BytesMut::new(),
         })
@@ -158,11 +164,23 @@ impl<M> RingIo<M> {
     }
 
     fn mark_dirty(&mut self, id: SocketId) {
-        if let Some(socket) = self.sockets.get_mut(id)
-            && socket.sending == Sending::Idle
-        {
+        let Some(socket) = self.sockets.get_mut(id) else { return };
+        if socket.sending == Sending::Idle {
             socket.sending = Sending::Queued;
             self.dirty.push(id);
+        } else if socket.sending == Sending::InFlight && socket.counting == Counting::Done {
+            socket.counting = Counting::Queued;
+            self.grown.push(id);
+        }
+    }
+
+    /// Counts a socket's unsent bytes anew.
+    fn count(&mut self, id: SocketId) {
+        if let Some(socket) = self.sockets.get_mut(id) {
+            let unsent = socket.unsent();
+            self.buffered = (self.buffered + unsent).saturating_sub(socket.counted);
+            socket.counted = unsent;
+            socket.counting = Counting::Done;
         }
     }
 
@@ -170,9 +188,15 @@ impl<M> RingIo<M> {
     pub(crate) fn flush(&mut self) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for id in dirty.drain(..) {
+            self.count(id);
             self.send(id);
         }
         self.dirty = dirty;
+        let mut grown = std::mem::take(&mut self.grown);
+        for id in grown.drain(..) {
+            self.count(id);
+        }
+        self.grown = grown;
     }
 
     fn send(&mut self, id: SocketId) {
@@ -200,6 +224,7 @@ impl<M> RingIo<M> {
 
     /// A send has ended: goes on with what is left, gives the buffers back when nothing is.
     pub(crate) fn after_send(&mut self, id: SocketId) {
+        self.count(id);
         let Some(socket) = self.sockets.get_mut(id) else { return };
         socket.sending = Sending::Idle;
         if socket.unsent() > 0 {
@@ -253,6 +278,7 @@ impl<M> RingIo<M> {
             sockets.get(*id).is_some_and(|socket| socket.life == Life::Leaving)
         });
         let socket = *left?;
+        self.buffered = self.buffered.saturating_sub(socket.counted);
         let mut output = socket.in_flight;
         output.extend_from_slice(&socket.output);
         Some((socket.token, socket.fd, output))
@@ -353,6 +379,10 @@ impl<M> Io<M> for RingIo<M> {
         self.sockets.get(id).map_or(0, |socket| socket.unsent())
     }
 
+    fn buffered(&self) -> usize {
+        self.buffered
+    }
+
     fn notify_drained(&mut self, id: SocketId) {
         if let Some(socket) = self.sockets.get_mut(id) {
             socket.drained_wanted = true;
@@ -381,6 +411,7 @@ impl<M> Io<M> for RingIo<M> {
         let connecting = socket.life == Life::Connecting;
         let armed = socket.receive == Receive::Armed;
         shutdown(socket.fd.as_raw_fd());
+        self.buffered = self.buffered.saturating_sub(std::mem::take(&mut socket.counted));
         self.sockets.retire(id);
         if connecting {
             self.cancel(Operation::Connect, id.index);

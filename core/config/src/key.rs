@@ -65,6 +65,12 @@ pub(crate) const LIMITS: Section = Section {
         key("max_client_connections", "number", "10000", "Client connections at once, all shards together."),
         key("auth_timeout", "duration", "\"10s\"", "A client that has not logged in by then is closed."),
         key("shutdown_timeout", "duration", "\"30s\"", "How long transactions may go on after SIGTERM."),
+        key(
+            "memory",
+            "size such as `\"512MiB\"`, at least `\"1MiB\"`",
+            "",
+            "Bytes in all buffers together. From three quarters of it on, results are read from PostgreSQL only as fast as their clients read them; when it is reached, the session with the most in buffers is closed, with 53200 where it can still be told. Without the key: no bound but those of each client.",
+        ),
     ],
 };
 
@@ -76,9 +82,9 @@ pub(crate) const POOL: Section = Section {
     keys: &[
         key(
             "mode",
-            "`transaction`, `session`",
+            "`transaction`, `session`, `statement`",
             "\"transaction\"",
-            "How long a session keeps a server connection: for a transaction, or for its life.",
+            "How long a session keeps a server connection: for a transaction, for its life, or for one request. With `statement` a request that leaves a transaction open is refused with 0A000 and rolled back.",
         ),
         key("size", "number, at least 1", "20", "Server connections of a pool, all shards together."),
         key(
@@ -147,7 +153,7 @@ pub(crate) const POOL: Section = Section {
             "client_stall_timeout",
             "duration or `\"off\"`",
             "\"off\"",
-            "How long a client that does not read its result may keep a server connection waiting. Then it is closed; it can be told nothing, since it does not read.",
+            "How long a client that does not read its result, or reads less than about 256 KiB of it, may keep a server connection waiting. Then it is closed; it can be told nothing, since it does not read.",
         ),
         key(
             "prepared_statements",
@@ -222,6 +228,12 @@ pub(crate) const DATABASE: Section = Section {
             "number, at least 1",
             "",
             "Client connections to this database at once. Further ones are refused with 53300. Without the key: no bound but `limits.max_client_connections`.",
+        ),
+        key(
+            "connect_query",
+            "text",
+            "",
+            "SQL that is run on every new server connection before clients may have it, and again when the connection was cleaned by `DISCARD ALL`. When it fails, the connection is not used and the attempt counts as failed.",
         ),
         key("pool", "table", "", "Keys of `[pool]` that differ for this database."),
     ],

@@ -85,6 +85,8 @@ pub struct Limits {
     pub auth_timeout: Duration,
     /// How long transactions may go on after SIGTERM. Default 30s.
     pub shutdown_timeout: Duration,
+    /// Bytes in all buffers together. Default: no bound.
+    pub memory: Option<u64>,
 }
 
 impl Default for Limits {
@@ -93,6 +95,7 @@ impl Default for Limits {
             max_client_connections: 10_000,
             auth_timeout: Duration::from_secs(10),
             shutdown_timeout: Duration::from_secs(30),
+            memory: None,
         }
     }
 }
@@ -144,6 +147,8 @@ impl LogLevel {
 /// How long a session keeps a server connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PoolMode {
+    /// For a request, which may not leave a transaction open.
+    Statement,
     /// For a transaction.
     Transaction,
     /// For its life.
@@ -280,6 +285,8 @@ pub struct Database {
     pub max_connections: Option<u32>,
     /// Client connections to it at once. Default: no bound.
     pub max_client_connections: Option<u32>,
+    /// SQL that is run on every new server connection before clients may have it. Default: none.
+    pub connect_query: Option<String>,
     /// How its pools differ.
     pub pool: PoolOverrides,
 }

@@ -99,6 +99,7 @@ fn limits(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Limits {
             .unwrap_or(default.max_client_connections),
         auth_timeout: reader.read(&table, "auth_timeout", value::duration).unwrap_or(default.auth_timeout),
         shutdown_timeout: reader.read(&table, "shutdown_timeout", value::duration).unwrap_or(default.shutdown_timeout),
+        memory: reader.read(&table, "memory", value::memory).or(default.memory),
     }
 }
 
@@ -171,6 +172,7 @@ fn database(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Database> {
     let password = reader.read(table, "password", value::text);
     let max_connections = reader.read(table, "max_connections", value::positive);
     let max_client_connections = reader.read(table, "max_client_connections", value::positive);
+    let connect_query = reader.read(table, "connect_query", value::text);
     let pool = reader.table(table.table, &key::POOL).map(|table| overrides(reader, &table)).unwrap_or_default();
     let port = port.unwrap_or(5432);
     Some(Database {
@@ -182,6 +184,7 @@ fn database(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Database> {
         password,
         max_connections,
         max_client_connections,
+        connect_query,
         pool,
     })
 }

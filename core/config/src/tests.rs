@@ -30,7 +30,7 @@ cores = "3-1"
 max_client_connections = -1
 auth_timeout = 10
 [pool]
-mode = "statement"
+mode = "statements"
 size = 0
 share_depth = 99999999999
 query_wait_timeout = "2 days"
@@ -63,7 +63,7 @@ name = "ann"
         x.toml:8:9: cores: "3-1" is no list of cores such as 0-3,8
         x.toml:10:26: max_client_connections: must be at least 1
         x.toml:11:16: auth_timeout: must be a duration such as 500ms, 30s, 10min or 1h in quotes, not a number
-        x.toml:13:8: mode: must be one of "transaction", "session", not "statement"
+        x.toml:13:8: mode: must be one of "transaction", "session", "statement", not "statements"
         x.toml:14:8: size: must be at least 1
         x.toml:15:15: share_depth: must be at most 4294967295
         x.toml:16:22: query_wait_timeout: "2 days" is no duration such as 500ms, 30s, 10min or 1h
@@ -73,7 +73,7 @@ name = "ann"
         x.toml:25:1: [[database]] needs the key host
         x.toml:26:8: database "a" stands in line 20 already
         x.toml:27:8: port: must be at most 65535
-        x.toml:28:1: unknown key "xyzzy" in [[database]]; there are name, host, port, dbname, user, password, max_connections, max_client_connections, pool
+        x.toml:28:1: unknown key "xyzzy" in [[database]]; there are name, host, port, dbname, user, password, max_connections, max_client_connections, connect_query, pool
         x.toml:31:12: password: must be a SCRAM-SHA-256 verifier or an MD5 hash, not the password itself; make a verifier with ctl password-verifier
         x.toml:32:10: trust: "10.0.0.0/33" is no address range such as 10.0.0.0/8, nor "local"
         x.toml:32:25: trust: "lokal" is no address range such as 10.0.0.0/8, nor "local"

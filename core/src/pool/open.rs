@@ -1,6 +1,7 @@
 //! Making a pool when its first client comes: which database, which credentials, how many permits.
 
 use std::hash::{BuildHasher as _, Hasher as _};
+use std::sync::Arc;
 
 use runtime::ShardId;
 
@@ -54,6 +55,7 @@ impl Shard {
             database: found.dbname.clone().unwrap_or_else(|| database.to_owned()),
             user: server_user.unwrap_or_else(|| user.to_owned()),
             password,
+            connect_query: found.connect_query.as_deref().map(Arc::from),
         };
         let mut settings = self.config.pool_for(found, user);
         settings.min_pool_size = settings.min_pool_size.min(settings.size);

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::bound::Ticket;
-use crate::error::Failure;
+use crate::error::{Failure, Limited};
 use crate::pool::PoolId;
 use crate::session::{Place, SessionId};
 use crate::shard::{Shard, World};
@@ -68,7 +68,7 @@ impl Shard {
         }
         pool.waiting.remove(id);
         pool.stats.count_limit("queue_max");
-        let failure = Failure::QueueFull { pool: pool.name.clone(), limit };
+        let failure = Failure::Limited(Limited::Queue { pool: pool.name.clone(), limit });
         self.fail_request(io, id, &failure);
     }
 }

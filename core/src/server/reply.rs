@@ -10,10 +10,13 @@ use dbproto::frame::{self, FrameHead, HEAD_LEN};
 use dbproto::message::backend::{self, ErrorFields, TransactionStatus};
 use dbproto::pipeline::{Audience, Outcome, Owed};
 
+use runtime::reactor::LOW_WATER;
+
 use crate::deadline::query_timeout_report;
 use crate::pace::Paces;
-use crate::pipe::{Delivery, Flow, List, Mark, Owner, Server, ServerId, ServerUnnamed, Streaming, WorkFailure};
+use crate::pipe::{Delivery, Flow, List, Mark, Owner, Server, ServerId, ServerUnnamed, Soil, Streaming, WorkFailure};
 use crate::pool::Pool;
+use crate::pool::statement::refusal;
 use crate::session::setting::Setting;
 use crate::session::{Change, Deallocating, Naming, Pin, Resetting, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
@@ -171,7 +174,8 @@ impl Shard {
     fn hold_back(&mut self, io: &mut World<'_>, id: ServerId) {
         let Some(server) = self.servers.get(id) else { return };
         let Some(session) = server.head_session().and_then(|id| self.sessions.get(id)) else { return };
-        let (socket, slow) = (session.socket, io.output_len(session.socket) > CLIENT_HIGH_WATER);
+        let high_water = if self.board.memory.is_short() { LOW_WATER } else { CLIENT_HIGH_WATER };
+        let (socket, slow) = (session.socket, io.output_len(session.socket) > high_water);
         if (slow || server.reply_len > SHARED_REPLY_MAX) && server.depth() > 1 {
             self.evacuate(id);
         }
@@ -430,7 +434,14 @@ impl Reply<'_> {
         if shared.is_some() && status != TransactionStatus::Idle {
             return Err("a shared request left a transaction open".to_owned());
         }
-        Ok(Placed { ends: shared.map(|request| request.owner), ..self.for_audience(owed.audience) })
+        let instead = self.refuse_transaction(owed);
+        Ok(Placed { instead, ends: shared.map(|request| request.owner), ..self.for_audience(owed.audience) })
+    }
+
+    /// In statement mode a transaction may not outlast its request.
+    fn refuse_transaction(&self, owed: Owed) -> Option<BytesMut> {
+        let open = self.server.status != TransactionStatus::Idle && owed.audience == Audience::Client;
+        (open && self.pool.settings.mode == config::PoolMode::Statement).then(refusal)
     }
 
     /// A request that changed settings is done: they are the session's from now on.
@@ -449,6 +460,9 @@ impl Reply<'_> {
                 })
             });
         if carried {
+            if self.pool.target.connect_query.is_some() && settings.iter().any(Setting::is_reset) {
+                self.server.soil = Soil::Unknown;
+            }
             (session.dress, self.server.dress) = wear;
             session.reading = self.server.reading;
         } else {
@@ -497,6 +511,9 @@ impl Reply<'_> {
             }
             b"DISCARD ALL" => {
                 self.server.forget_everything();
+                if self.pool.target.connect_query.is_some() {
+                    self.server.soil = Soil::Unknown;
+                }
                 session.statements.clear();
                 session.unnamed = Unnamed::Absent;
                 session.dress = Rc::clone(&session.login_dress);

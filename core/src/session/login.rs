@@ -11,7 +11,7 @@ use dbproto::startup::{self, Startup, StartupMessage};
 use crate::bound::{Seat, Whose};
 use crate::cancel;
 use crate::dress::{Dress, startup_settings};
-use crate::error::Failure;
+use crate::error::{Failure, Limited};
 use crate::pipe::ServerId;
 use crate::pool::{Parameter, PoolId};
 use crate::session::{Authenticating, Phase, Reading, SessionId, Start};
@@ -204,7 +204,7 @@ impl Shard {
                 (format!("role \"{}\"", start.user), user.and_then(|user| user.max_client_connections))
             }
         };
-        Failure::TooManyClientsOf { what, limit: limit.unwrap_or(u32::MAX) }
+        Failure::Limited(Limited::Clients { what, limit: limit.unwrap_or(u32::MAX) })
     }
 
     /// A client that another shard has let in.

@@ -147,6 +147,7 @@ impl Shard {
             }
         }
         self.bound_input(io, id);
+        self.count_input(id);
     }
 
     /// A client that sends faster than it is served is not read from.

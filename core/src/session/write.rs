@@ -94,6 +94,7 @@ impl Shard {
         let before = io.output_len(server.socket);
         let worked = if server.pipeline.is_empty() { Before::Idle } else { Before::Busy };
         let Some(pool) = pools.get_mut(server.pool.0 as usize) else { return Ok(()) };
+        let statement_mode = pool.settings.mode == config::PoolMode::Statement;
         let mut writer = Writer::new(session, server, interner, pool);
         while !input.is_empty() && writer.session.barrier == Barrier::Open && writer.server.cancel == Cancel::None {
             let out = io.output(writer.server.socket);
@@ -120,6 +121,10 @@ impl Shard {
                     Written::Done => {}
                     Written::Wait => break,
                 }
+            }
+            if statement_mode && writer.server.pipeline.ready_count() > 0 {
+                // whether the next one may run is known when this one has ended
+                writer.session.barrier = Barrier::UntilReady;
             }
             if io.output_len(writer.server.socket) > SERVER_HIGH_WATER {
                 if writer.session.flow == Flow::Open {
