@@ -101,9 +101,7 @@ impl Line {
         if self.first(now_us).is_some_and(|first| first.since_us < own.since_us) || !self.quota.take() {
             return false;
         }
-        if self.first(now_us).is_some_and(|first| first.since_us == own.since_us) {
-            self.claimed_until_us.store(0, Ordering::Release);
-        }
+        self.withdraw(own.since_us, now_us);
         true
     }
 
@@ -112,6 +110,13 @@ impl Line {
         if self.first(now_us).is_none_or(|first| own.since_us <= first.since_us) {
             self.claim.store(own.pack(), Ordering::Release);
             self.claimed_until_us.store(now_us + CLAIM_MAX_US, Ordering::Release);
+        }
+    }
+
+    /// Whoever waited since then waits no more.
+    fn withdraw(&self, since_us: u64, now_us: u64) {
+        if self.first(now_us).is_some_and(|first| first.since_us == since_us) {
+            self.claimed_until_us.store(0, Ordering::Release);
         }
     }
 
@@ -249,6 +254,16 @@ impl Bounds {
         self.lines(bound).find(|(_, line)| line.quota.is_full()).map(|(id, _)| id)
     }
 
+    /// Whoever waited since then has a connection.
+    pub(crate) fn withdraw(&self, bound: Bound, since_us: u64, now_us: u64) {
+        self.lines(bound).for_each(|(_, line)| line.withdraw(since_us, now_us));
+    }
+
+    /// Whether no connection can be made.
+    pub(crate) fn is_full(&self, bound: Bound) -> bool {
+        self.lines(bound).any(|(_, line)| line.quota.is_full())
+    }
+
     /// Whether a connection that has become free is to be given up for another pool.
     pub(crate) fn must_yield(&self, bound: Bound, own: Option<Claim>, now_us: u64) -> bool {
         self.lines(bound).any(|(_, line)| line.wants_one_of(own, now_us) && line.begin_yield(now_us))
@@ -375,6 +390,12 @@ mod tests {
         line.claim(claim(60, 0), 60);
         line.quota.give();
         assert!(line.take(claim(70, 0), 60 + CLAIM_MAX_US), "a claim that is not made again is void");
+        let now = 100 + CLAIM_MAX_US;
+        line.claim(claim(80, 0), now);
+        line.withdraw(90, now);
+        assert!(line.first(now).is_some(), "that was another one");
+        line.withdraw(80, now);
+        assert_eq!(line.first(now), None);
     }
 
     #[test]

@@ -229,6 +229,7 @@ impl Shard {
                 if let Some(pool) = self.pools.get_mut(pool_id.0 as usize) {
                     pool.waiting.pop_front();
                 }
+                self.leave_line(io.now(), pool_id, front);
                 continue;
             }
             let (Some(pool), Some(session)) = (self.pools.get_mut(pool_id.0 as usize), self.sessions.get(front)) else {
@@ -245,6 +246,7 @@ impl Shard {
             let best = pool.idle.iter().rev().take(16).copied().find(fits).or_else(|| pool.idle.last().copied());
             let Some(server) = best else { break };
             pool.waiting.pop_front();
+            self.leave_line(io.now(), pool_id, front);
             self.prepare(io, server, front);
         }
         self.dial_for_waiting(io, pool_id);

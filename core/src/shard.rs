@@ -25,7 +25,7 @@ use crate::error::Failure;
 use crate::memory::{Memory, MemoryBoard};
 use crate::pace::Paces;
 use crate::pipe::{Flow, Server, ServerId};
-use crate::pool::permit::{Lent, PoolKey};
+use crate::pool::permit::{Lent, PoolKey, Question};
 use crate::pool::{Pool, PoolId};
 use crate::session::{Phase, Place, Session, SessionId, Start};
 use crate::slab::{Key, Slab, TokenKind};
@@ -133,7 +133,7 @@ pub(crate) enum Message {
     /// Stop: let transactions finish until then.
     Drain(Instant),
     /// A shard whose clients wait asks for a connection of this pool.
-    AskPermit { key: PoolKey, from: ShardId },
+    AskPermit { question: Question, from: ShardId },
     /// A shard whose clients wait asks for an idle connection in this line to be closed.
     AskSlot { line: LineId, from: ShardId },
     /// A shard that has found the memory for buffers used up asks for the largest session to be closed.
@@ -468,7 +468,7 @@ impl Reactor for Shard {
             Message::Client(newcomer) => self.adopt(io, newcomer),
             Message::Cancel { index, secret } => self.cancel_session(io, index, secret),
             Message::Drain(until) => self.drain(io, until),
-            Message::AskPermit { key, from } => self.on_ask_permit(io, key, from),
+            Message::AskPermit { question, from } => self.on_ask_permit(io, question, from),
             Message::AskSlot { line, from } => self.on_ask_slot(io, line, from),
             Message::MakeRoom => self.on_make_room(io),
             Message::KeepWarm { key, from } => self.on_keep_warm(io, key, from),

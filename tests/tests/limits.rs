@@ -203,6 +203,25 @@ fn an_idle_connection_of_another_pool_makes_room_for_who_waits() {
     }
 }
 
+#[test]
+fn shards_lend_each_other_what_their_database_may_not_have_twice() {
+    let database = Cluster::shared().make_database();
+    let keys = [("dbname", database.clone().into()), ("max_connections", 2.into())];
+    let plane = before().database("few", &keys).pool("share", "off").pool("size", 4).start();
+    // one of the two may be the reader of the catalog's; new clients go to the shard that has fewer
+    let mut clients: Vec<RawClient> = (0..4).map(|_| plane.client("few")).collect();
+    for round in 0..25 {
+        for client in &mut clients {
+            let began = Instant::now();
+            assert_eq!(client.query("select 1").good().value(), "1");
+            assert!(began.elapsed() < WAIT_MAX, "round {round}: {:?}", began.elapsed());
+        }
+    }
+    let pool = plane.pool("few");
+    assert!(pool.connects < 10, "connections move, they are not made anew: {pool:?}");
+    assert!(connections(&database) <= 2);
+}
+
 /// Clients of this user that leave no connection idle, until it is over.
 fn keep_busy(plane: &Plane, user: &str, over: &AtomicBool) {
     let Ok(mut client) = plane.try_client(user, "few", None) else { return };

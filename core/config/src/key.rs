@@ -129,7 +129,7 @@ pub(crate) const POOL: Section = Section {
             "query_timeout",
             "duration or `\"off\"`",
             "\"off\"",
-            "How long PostgreSQL may work on one request. Then it is cancelled and the client gets 57014; when PostgreSQL does not stop within a second, both connections are closed.",
+            "How long PostgreSQL may work on one request, the time it waits for its client's COPY data or reading included. Then it is cancelled and the client gets 57014; when PostgreSQL does not stop within a second, both connections are closed.",
         ),
         key(
             "transaction_timeout",

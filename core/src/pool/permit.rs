@@ -28,11 +28,16 @@ const WANTED_MAX: Duration = Duration::from_millis(50);
 /// Who uses which database: names a pool on every shard.
 pub(crate) type PoolKey = (String, String);
 
+/// Which pool a shard asks for what.
+pub(crate) type Question = (PoolKey, Need);
+
 /// One shard's state of asking and giving.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Permits {
     /// What it began with.
     pub(crate) fair: u32,
+    /// What it asks for.
+    pub(super) need: Need,
     /// When it may ask again.
     ask_after: Option<Instant>,
     /// Who wants the next connection that becomes free, and until when.
@@ -43,6 +48,16 @@ impl Permits {
     pub(crate) fn new(fair: u32) -> Self {
         Self { fair, ..Self::default() }
     }
+}
+
+/// What a shard whose clients wait asks the others for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Need {
+    /// A permit, with a connection or to make one.
+    #[default]
+    Permit,
+    /// A connection: it has permits, but the database or the user may have no more.
+    Connection,
 }
 
 /// A permit on its way to the shard that asked for it.
@@ -70,17 +85,19 @@ impl Shard {
         let now = io.now();
         let Some(pool) = self.pools.get_mut(id.0 as usize) else { return };
         let paused = pool.permit_state.ask_after.is_some_and(|at| at > now);
-        if io.shard_count() < 2 || pool.waiting.is_empty() || pool.open < pool.permits || paused {
+        let need = pool.permit_state.need;
+        let may_dial = pool.open < pool.permits && need == Need::Permit;
+        if io.shard_count() < 2 || pool.waiting.is_empty() || may_dial || paused {
             return;
         }
         pool.permit_state.ask_after = Some(now + ASK_PAUSE);
         let key = (pool.stats.database.clone(), pool.stats.user.clone());
         let from = io.shard();
-        pass_question_on(io, key, from);
+        pass_question_on(io, (key, need), from);
     }
 
     /// Another shard's clients wait for a connection.
-    pub(crate) fn on_ask_permit(&mut self, io: &mut World<'_>, key: PoolKey, from: ShardId) {
+    pub(crate) fn on_ask_permit(&mut self, io: &mut World<'_>, (key, need): Question, from: ShardId) {
         if from == io.shard() {
             // nobody had anything free
             return;
@@ -90,7 +107,9 @@ impl Shard {
             && self.can_spare(id)
         {
             let Some(pool) = self.pools.get(id.0 as usize) else { return };
-            if pool.open < pool.permits {
+            // a permit alone is of no use where no connection can be made with it
+            let useless = need == Need::Connection || self.board.bounds.is_full(pool.supply.bound);
+            if pool.open < pool.permits && !useless {
                 self.give_permit(io, id, from);
                 return;
             }
@@ -100,7 +119,7 @@ impl Shard {
             }
             self.note_wanted(io, id, from);
         }
-        pass_question_on(io, key, from);
+        pass_question_on(io, (key, need), from);
     }
 
     /// Whether a permit of this shard's may go: its own clients do not need it, or it has more than its part.
@@ -188,6 +207,8 @@ impl Shard {
         pool.permit_state.ask_after = None;
         let Some(connection) = connection else {
             self.serve(io, pool_id);
+            // where no connection can be made with it, one is asked for
+            self.ask_for_permit(io, pool_id);
             return;
         };
         pool.open += 1;
@@ -230,10 +251,10 @@ impl Shard {
 }
 
 /// Hands the question to the next shard; whoever asked asks again if the ring is full.
-fn pass_question_on(io: &mut World<'_>, key: PoolKey, from: ShardId) {
+fn pass_question_on(io: &mut World<'_>, question: Question, from: ShardId) {
     let next = (usize::from(io.shard().0) + 1) % io.shard_count().max(1);
     let _sent: Result<(), Message> =
-        io.post(ShardId(u16::try_from(next).unwrap_or_default()), Message::AskPermit { key, from });
+        io.post(ShardId(u16::try_from(next).unwrap_or_default()), Message::AskPermit { question, from });
 }
 
 impl Server {

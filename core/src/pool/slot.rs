@@ -6,12 +6,16 @@ use runtime::ShardId;
 
 use crate::bound::{Bound, Claim, LineId, Slot};
 use crate::pipe::ServerId;
-use crate::pool::permit::PoolKey;
+use crate::pool::permit::{Need, PoolKey};
 use crate::pool::{Pool, PoolId};
+use crate::session::SessionId;
 use crate::shard::{Message, Shard, World};
 
 /// Pause between two questions to the other shards.
 const ASK_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a connection of the same pool on another shard is waited for, before others are closed, in microseconds.
+const LEND_FIRST_US: u64 = 20_000;
 
 /// What a pool needs beyond permits to have connections.
 #[derive(Clone, Copy, Debug, Default)]
@@ -80,12 +84,31 @@ impl Shard {
             }
             let Some(own) = self.claim_of(pool_id) else { return };
             match self.take_slot(io.now(), pool_id, own) {
-                Some(slot) => self.dial(io, pool_id, slot),
+                Some(slot) => {
+                    self.note_need(pool_id, Need::Permit);
+                    self.dial(io, pool_id, slot);
+                }
                 None => {
+                    self.note_need(pool_id, Need::Connection);
                     self.stand_in_line(io, pool_id, own);
                     return;
                 }
             }
+        }
+    }
+
+    fn note_need(&mut self, pool_id: PoolId, need: Need) {
+        if let Some(pool) = self.pool_mut(pool_id) {
+            pool.permit_state.need = need;
+        }
+    }
+
+    /// A session that waited is served: if it stood in line, it does so no more.
+    pub(super) fn leave_line(&self, now: Instant, pool_id: PoolId, id: SessionId) {
+        let Some(pool) = self.pool(pool_id).filter(|pool| pool.permit_state.need == Need::Connection) else { return };
+        if let Some(session) = self.sessions.get(id) {
+            let since_us = self.board.us(session.waiting_since);
+            self.board.bounds.withdraw(pool.supply.bound, since_us, self.board.us(now));
         }
     }
 
@@ -106,6 +129,10 @@ impl Shard {
         let (now, now_us) = (io.now(), self.board.us(io.now()));
         let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };
         let Some(line) = self.board.bounds.claim(pool.supply.bound, own, now_us) else { return };
+        if io.shard_count() > 1 && now_us.saturating_sub(own.since_us) < LEND_FIRST_US {
+            // another shard's part of this pool may lend one, which costs less than a new one
+            return;
+        }
         let may_ask = pool.supply.may_ask(now);
         if !self.close_idle_for(io, line) && may_ask {
             let from = io.shard();
