@@ -101,7 +101,7 @@ impl Line {
         if self.first(now_us).is_some_and(|first| first.since_us < own.since_us) || !self.quota.take() {
             return false;
         }
-        self.withdraw(own.since_us, now_us);
+        self.withdraw(own.since_us);
         true
     }
 
@@ -114,8 +114,8 @@ impl Line {
     }
 
     /// Whoever waited since then waits no more.
-    fn withdraw(&self, since_us: u64, now_us: u64) {
-        if self.first(now_us).is_some_and(|first| first.since_us == since_us) {
+    fn withdraw(&self, since_us: u64) {
+        if Claim::unpack(self.claim.load(Ordering::Acquire)).since_us == since_us {
             self.claimed_until_us.store(0, Ordering::Release);
         }
     }
@@ -254,9 +254,9 @@ impl Bounds {
         self.lines(bound).find(|(_, line)| line.quota.is_full()).map(|(id, _)| id)
     }
 
-    /// Whoever waited since then has a connection.
-    pub(crate) fn withdraw(&self, bound: Bound, since_us: u64, now_us: u64) {
-        self.lines(bound).for_each(|(_, line)| line.withdraw(since_us, now_us));
+    /// Whoever waited since then waits no more.
+    pub(crate) fn withdraw(&self, bound: Bound, since_us: u64) {
+        self.lines(bound).for_each(|(_, line)| line.withdraw(since_us));
     }
 
     /// Whether no connection can be made.
@@ -392,9 +392,9 @@ mod tests {
         assert!(line.take(claim(70, 0), 60 + CLAIM_MAX_US), "a claim that is not made again is void");
         let now = 100 + CLAIM_MAX_US;
         line.claim(claim(80, 0), now);
-        line.withdraw(90, now);
+        line.withdraw(90);
         assert!(line.first(now).is_some(), "that was another one");
-        line.withdraw(80, now);
+        line.withdraw(80);
         assert_eq!(line.first(now), None);
     }
 

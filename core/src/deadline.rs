@@ -14,7 +14,7 @@ use config::{Timeout, Timeouts};
 use dbproto::message::backend::TransactionStatus;
 
 use crate::error::{Disposition, Failure, Limited};
-use crate::pipe::{Flow, List, Server, ServerId, Streaming};
+use crate::pipe::{Cancel, Flow, List, Server, ServerId, Streaming};
 use crate::session::{Phase, Place, Session, SessionId};
 use crate::shard::{Shard, World};
 use crate::slab::Key;
@@ -175,7 +175,8 @@ impl Shard {
         let timeouts = self.pools.get(server.pool.0 as usize)?.settings.timeouts;
         let pause = timeouts.shortest_in_use()?;
         let mut next = now + pause;
-        for (limit, since) in clocks(server) {
+        let holder = server.holder.and_then(|id| self.sessions.get(id));
+        for (limit, since) in clocks(server, holder) {
             let (Some(since), Some(duration)) = (since, limit.of(&timeouts).duration()) else { continue };
             let stopping = server.timed_out.filter(|at| limit == Limit::Query && *at >= since);
             let at = stopping.map_or(since + duration, |at| at + STOPPING_MAX);
@@ -263,18 +264,20 @@ impl Shard {
 }
 
 /// Since when each limit of a server connection in use runs; the one that says most comes first.
-fn clocks(server: &Server) -> [(Limit, Option<Instant>); 4] {
+fn clocks(server: &Server, holder: Option<&Session>) -> [(Limit, Option<Instant>); 4] {
     let works = !server.pipeline.is_empty();
     let began = server.in_flight.front().map_or(server.head_since, |request| request.written_at.max(server.head_since));
-    let held = server.holder.is_some();
+    let held = holder.is_some();
+    // the beginning of a message whose rest has not come
+    let begun_at = holder.filter(|session| !session.input.is_empty()).map(|session| session.active_at);
+    let idle_since = server.idle_since.max(server.head_since).max(begun_at.unwrap_or(server.head_since));
     let read_by = server.head_session();
     let in_transaction = server.status != TransactionStatus::Idle || server.pipeline.is_open();
+    // while a cancel is dealt with it is us who hold the client's messages back
+    let inside = server.cancel == Cancel::None && (in_transaction || begun_at.is_some());
     [
         (Limit::ClientStall, Some(server.stalled_since).filter(|_| server.flow == Flow::Paused && read_by.is_some())),
-        (
-            Limit::IdleTransaction,
-            Some(server.idle_since.max(server.head_since)).filter(|_| held && !works && in_transaction),
-        ),
+        (Limit::IdleTransaction, Some(idle_since).filter(|_| held && !works && inside)),
         (Limit::Transaction, server.busy_since.filter(|_| held)),
         (Limit::Query, Some(began).filter(|_| works && (held || !server.in_flight.is_empty()))),
     ]

@@ -229,7 +229,7 @@ impl Shard {
                 if let Some(pool) = self.pools.get_mut(pool_id.0 as usize) {
                     pool.waiting.pop_front();
                 }
-                self.leave_line(io.now(), pool_id, front);
+                self.leave_line(pool_id, front);
                 continue;
             }
             let (Some(pool), Some(session)) = (self.pools.get_mut(pool_id.0 as usize), self.sessions.get(front)) else {
@@ -246,7 +246,7 @@ impl Shard {
             let best = pool.idle.iter().rev().take(16).copied().find(fits).or_else(|| pool.idle.last().copied());
             let Some(server) = best else { break };
             pool.waiting.pop_front();
-            self.leave_line(io.now(), pool_id, front);
+            self.leave_line(pool_id, front);
             self.prepare(io, server, front);
         }
         self.dial_for_waiting(io, pool_id);
@@ -332,7 +332,7 @@ impl Shard {
             tracing::warn!(?failure, "a server connection could not be cleaned and is closed");
             self.doubt(io, id, "it could not be cleaned");
             if let Some(session) = promised {
-                self.acquire(io, session);
+                self.acquire_again(io, session);
             }
             return;
         }
@@ -514,6 +514,7 @@ impl Shard {
     fn on_wait_timeout(&mut self, io: &mut World<'_>, pool_id: PoolId, id: SessionId) {
         let Some(session) = self.sessions.get(id).filter(|session| session.place == Place::Waiting) else { return };
         let waited = io.now().saturating_duration_since(session.waiting_since);
+        self.leave_line(pool_id, id);
         let Some(pool) = self.pool_mut(pool_id) else { return };
         pool.stats.wait_timeouts += 1;
         let failure = match &pool.last_error {

@@ -244,7 +244,7 @@ impl Shard {
         }
         if let Some(session) = promised {
             // nothing of its request was written
-            self.acquire(io, session);
+            self.acquire_again(io, session);
         }
         if let Some(session) = holder {
             self.fail_holder(io, session, id, ending);

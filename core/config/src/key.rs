@@ -141,7 +141,7 @@ pub(crate) const POOL: Section = Section {
             "idle_transaction_timeout",
             "duration or `\"off\"`",
             "\"off\"",
-            "How long a client may send nothing in a transaction, or between the messages of one request. Then it is closed with 25P03 and what it did is rolled back.",
+            "How long a client may send nothing in a transaction, or in the middle of a request that has a server connection. Then it is closed with 25P03 and what it did is rolled back.",
         ),
         key(
             "client_idle_timeout",

@@ -103,7 +103,9 @@ impl Shard {
         else {
             return;
         };
-        if let Some(pool) = self.pools.get_mut(session.pool.0 as usize) {
+        let pool = session.pool;
+        self.leave_line(pool, id);
+        if let Some(pool) = self.pool_mut(pool) {
             pool.waiting.remove(id);
         }
     }

@@ -17,6 +17,10 @@ impl Queue {
         self.0.push_back((id, None));
     }
 
+    fn push_front(&mut self, id: SessionId) {
+        self.0.push_front((id, None));
+    }
+
     /// The session keeps this for as long as it waits.
     fn keep(&mut self, id: SessionId, ticket: Ticket) {
         if let Some((_, kept)) = self.0.iter_mut().rfind(|(other, _)| *other == id) {
@@ -55,6 +59,19 @@ impl Queue {
 }
 
 impl Shard {
+    /// The connection that was being made ready for a session is lost: it goes on waiting where it was, in front.
+    pub(crate) fn acquire_again(&mut self, io: &mut World<'_>, id: SessionId) {
+        let Some(session) = self.sessions.get_mut(id) else { return };
+        session.place = Place::Waiting;
+        let pool_id = session.pool;
+        if let Some(pool) = self.pool_mut(pool_id) {
+            pool.waiting.push_front(id);
+        }
+        self.serve(io, pool_id);
+        self.ask_for_permit(io, pool_id);
+        self.hurry(io);
+    }
+
     /// A session begins to wait: it is refused if too many do.
     pub(super) fn bound_queue(&mut self, io: &mut World<'_>, pool_id: PoolId, id: SessionId) {
         let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };

@@ -103,12 +103,12 @@ impl Shard {
         }
     }
 
-    /// A session that waited is served: if it stood in line, it does so no more.
-    pub(super) fn leave_line(&self, now: Instant, pool_id: PoolId, id: SessionId) {
+    /// A session waits no more: if it stood in line, it does so no more.
+    pub(super) fn leave_line(&self, pool_id: PoolId, id: SessionId) {
         let Some(pool) = self.pool(pool_id).filter(|pool| pool.permit_state.need == Need::Connection) else { return };
         if let Some(session) = self.sessions.get(id) {
             let since_us = self.board.us(session.waiting_since);
-            self.board.bounds.withdraw(pool.supply.bound, since_us, self.board.us(now));
+            self.board.bounds.withdraw(pool.supply.bound, since_us);
         }
     }
 
