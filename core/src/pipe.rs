@@ -395,6 +395,16 @@ mod tests {
     use dbproto::pipeline::Expect;
 
     #[test]
+    fn connections_made_together_do_not_end_together() {
+        let now = Instant::now();
+        let mut server = Server::new(PoolId(0), SocketId::NONE, now);
+        let (age, lifetime) = (Duration::from_secs(95), Duration::from_secs(100));
+        assert!(!server.is_older(now + age, lifetime));
+        server.early = Duration::from_secs(5);
+        assert!(server.is_older(now + age, lifetime));
+    }
+
+    #[test]
     fn a_mark_comes_back_as_it_was() {
         for mark in [
             Mark::None,

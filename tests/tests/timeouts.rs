@@ -7,7 +7,7 @@ use harness::{Cluster, Plane, PlaneBuilder, RawClient, Request, wait_until};
 use rustix::process::Signal;
 
 /// What is allowed beyond a limit: the timer's grain, the way to PostgreSQL and back, a busy machine.
-const LATE_MAX: Duration = Duration::from_millis(700);
+const LATE_MAX: Duration = Duration::from_secs(2);
 
 fn before() -> PlaneBuilder {
     Plane::before(Cluster::shared()).cores("0").pool("size", 1).pool("query_wait_timeout", "20s")
@@ -68,7 +68,7 @@ fn a_limit_is_met_to_a_few_milliseconds_when_the_machine_has_time() {
         began.elapsed().saturating_sub(Duration::from_millis(150))
     });
     let least = late.min().unwrap_or(Duration::MAX);
-    assert!(least < Duration::from_millis(25), "{least:?}");
+    assert!(least < Duration::from_millis(40), "{least:?}");
 }
 
 #[test]
@@ -295,7 +295,8 @@ fn a_client_that_idles_outside_a_transaction_is_closed_and_one_that_asks_is_not(
 #[test]
 fn a_client_that_does_not_read_loses_its_connection_to_those_that_do() {
     let database = Cluster::shared().make_database();
-    let plane = before().pool("client_stall_timeout", "300ms").start();
+    // long enough for a test that shares its machine to read on
+    let plane = before().pool("client_stall_timeout", "1500ms").start();
     let mut slow = plane.client(&database);
     let mut other = plane.client(&database);
     // more than all buffers on the way hold
