@@ -94,6 +94,11 @@ impl Dress {
         Self { settings, fingerprint, search_path }
     }
 
+    /// Whether `worn` has settings that this has not.
+    pub(crate) fn lacks_some_of(&self, worn: &Self) -> bool {
+        worn.settings.iter().any(|old| !self.settings.iter().any(|new| new.name == old.name))
+    }
+
     /// The statements that turn a connection wearing `worn` into one wearing `self`, in order.
     pub(crate) fn change_from(&self, worn: &Self) -> Vec<String> {
         if self.settings == worn.settings {

@@ -9,6 +9,10 @@ use std::time::Duration;
 use bytes::BytesMut;
 use dbproto::message::error::{ErrorReport, Severity, write_error};
 
+mod limited;
+
+pub(crate) use limited::Limited;
+
 /// What becomes of the session after it has been told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Disposition {
@@ -37,6 +41,8 @@ pub(crate) enum Failure {
     InvalidStartup { what: String },
     /// No server connection became free in time.
     QueueTimeout { pool: String, limit: u32, waited: Duration },
+    /// A limit that was set was reached.
+    Limited(Limited),
     /// The client asked for its statement to be cancelled before it was sent to a server.
     Cancelled,
     /// No connection to Postgres can be made.
@@ -53,9 +59,11 @@ pub(crate) enum Failure {
     Internal { what: String },
 }
 
+/// SQLSTATE, message, detail, hint, and what becomes of the session.
+type Parts<'a> = (&'a str, String, Option<String>, Option<&'static str>, Disposition);
+
 impl Failure {
-    /// SQLSTATE, message, detail, hint, and what becomes of the session.
-    fn parts(&self) -> (&str, String, Option<String>, Option<&'static str>, Disposition) {
+    fn parts(&self) -> Parts<'_> {
         use Disposition::{Close, Keep};
         match self {
             Self::TooManyClients { limit } => (
@@ -89,6 +97,7 @@ impl Failure {
                 ),
                 Keep,
             ),
+            Self::Limited(limited) => limited.parts(),
             Self::Cancelled => ("57014", "canceling statement due to user request".into(), None, None, Keep),
             Self::UpstreamDown { address, last_error } => {
                 ("08006", format!("cannot connect to PostgreSQL at {address}: {last_error}"), None, None, Keep)

@@ -5,10 +5,13 @@
 //! ARCHITECTURE.md draws the picture.
 
 mod admin;
+mod bound;
 mod cancel;
 mod catalog;
+mod deadline;
 mod dress;
 mod error;
+mod memory;
 mod pace;
 mod pipe;
 pub mod plane;

@@ -18,12 +18,15 @@ use runtime::{Address, Event, Expectation, Io, Reactor, ShardId};
 use stats::{PoolStats, ShardStats};
 
 use crate::admin::{Levers, Order, Petition, Record, Withdrawal};
+use crate::bound::{Bounds, LineId};
 use crate::cancel::{CancelConnection, random_secret};
 use crate::catalog::keeper::{DatabaseKey, News, WatchRequest};
+use crate::deadline::Deadlines;
 use crate::error::Failure;
+use crate::memory::{Memory, MemoryBoard};
 use crate::pace::Paces;
 use crate::pipe::{Flow, Server, ServerId};
-use crate::pool::permit::{Lent, PoolKey};
+use crate::pool::permit::{Lent, PoolKey, Question};
 use crate::pool::{Pool, PoolId};
 use crate::session::{Phase, Place, Session, SessionId, Start};
 use crate::slab::{Key, Slab, TokenKind};
@@ -33,7 +36,7 @@ use crate::statement::Interner;
 pub(crate) type World<'a> = dyn Io<Message> + 'a;
 
 /// Pause between looks at timeouts while something is expected to happen soon, and otherwise.
-const TICK_SOON: Duration = Duration::from_millis(10);
+pub(crate) const TICK_SOON: Duration = Duration::from_millis(10);
 const TICK_IDLE: Duration = Duration::from_secs(1);
 /// Clients above the limit that are still told so; beyond, connections are closed without a word.
 const REFUSED_MAX: u32 = 1000;
@@ -46,8 +49,9 @@ pub(crate) struct Board {
     pub(crate) mock_key: [u8; 32],
     /// Where each configured database is, in the configuration's order.
     pub(crate) upstreams: Vec<Address>,
-    /// Server connections of each configured database, and how many it may have.
-    databases: Vec<(AtomicU32, AtomicU32)>,
+    /// Bounds on what all shards have together.
+    pub(crate) bounds: Bounds,
+    pub(crate) memory: MemoryBoard,
     /// How long transactions may go on after SIGTERM, in milliseconds.
     pub(crate) shutdown_timeout_ms: AtomicU64,
     /// Who carries out what consoles ask.
@@ -72,11 +76,8 @@ impl Board {
         Self {
             started: Instant::now(),
             mock_key,
-            databases: config
-                .databases
-                .iter()
-                .map(|database| (AtomicU32::new(0), AtomicU32::new(database.max_connections.unwrap_or(u32::MAX))))
-                .collect(),
+            bounds: Bounds::new(config),
+            memory: MemoryBoard::new(config.limits.memory, shards),
             shutdown_timeout_ms: AtomicU64::new(whole_ms(config.limits.shutdown_timeout)),
             desk,
             keeper,
@@ -86,26 +87,9 @@ impl Board {
         }
     }
 
-    /// Takes one of the connections a configured database may have; gives whether there was one.
-    pub(crate) fn take_database_slot(&self, number: usize) -> bool {
-        self.databases.get(number).is_some_and(|(open, limit)| {
-            let limit = limit.load(Ordering::Relaxed);
-            let taken = open.fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < limit).then(|| open + 1));
-            taken.is_ok()
-        })
-    }
-
-    pub(crate) fn give_database_slot(&self, number: usize) {
-        if let Some((open, _)) = self.databases.get(number) {
-            open.fetch_sub(1, Ordering::AcqRel);
-        }
-    }
-
     /// Takes over from a new configuration what all shards know together.
     pub(crate) fn adopt(&self, config: &Config) {
-        for (database, (_, limit)) in config.databases.iter().zip(&self.databases) {
-            limit.store(database.max_connections.unwrap_or(u32::MAX), Ordering::Relaxed);
-        }
+        self.bounds.adopt(config);
         self.shutdown_timeout_ms.store(whole_ms(config.limits.shutdown_timeout), Ordering::Relaxed);
     }
 
@@ -172,7 +156,13 @@ pub(crate) enum Message {
     /// Stop: let transactions finish until then.
     Drain(Instant),
     /// A shard whose clients wait asks for a connection of this pool.
-    AskPermit { key: PoolKey, from: ShardId },
+    AskPermit { question: Question, from: ShardId },
+    /// A shard whose clients wait asks for an idle connection in this line to be closed.
+    AskSlot { line: LineId, from: ShardId },
+    /// A shard that has found the memory for buffers used up asks for the largest session to be closed.
+    MakeRoom,
+    /// A shard without permits asks for a connection that this pool is to keep.
+    KeepWarm { key: PoolKey, from: ShardId },
     /// A permit, with its connection if there is one.
     Lent(Box<Lent>),
     /// News of a database's catalog.
@@ -209,6 +199,9 @@ pub(crate) struct Shard {
     starting: VecDeque<(Instant, SessionId)>,
     /// While stopping: until when transactions may go on.
     pub(crate) draining: Option<Instant>,
+    /// When limits on time are to be looked at.
+    pub(crate) deadlines: Deadlines,
+    pub(crate) memory: Memory,
     pub(crate) rng: fastrand::Rng,
     pub(crate) stats: ShardStats,
     /// How an administrator has set things.
@@ -241,6 +234,8 @@ impl Shard {
             done_with: VecDeque::new(),
             starting: VecDeque::new(),
             draining: None,
+            deadlines: Deadlines::default(),
+            memory: Memory::default(),
             rng: fastrand::Rng::new(),
             stats: ShardStats { core, ..ShardStats::default() },
             levers: Arc::default(),
@@ -258,6 +253,11 @@ impl Shard {
 
     fn tick_within(&mut self, io: &mut World<'_>, pause: Duration) {
         let at = io.now() + pause;
+        self.tick_at(io, at);
+    }
+
+    /// Timeouts are looked at then, or sooner.
+    pub(crate) fn tick_at(&mut self, io: &mut World<'_>, at: Instant) {
         if self.next_tick.is_none_or(|tick| tick > at) {
             self.next_tick = Some(at);
             io.set_timer(Some(at));
@@ -446,17 +446,19 @@ impl Shard {
     fn on_tick(&mut self, io: &mut World<'_>) {
         self.next_tick = None;
         self.on_starting_tick(io);
+        self.on_deadline_tick(io);
         self.on_server_tick(io);
         self.on_cancel_tick(io);
         for index in 0..self.pools.len() {
             self.on_pool_tick(io, PoolId(u32::try_from(index).unwrap_or(u32::MAX)));
         }
         self.run_ready(io);
+        self.keep_memory(io);
         self.on_drain_tick(io);
         let soon = self.draining.is_some() || self.cancels.len() > 0 || self.pools.iter().any(Pool::is_busy);
         if soon {
             self.tick_within(io, TICK_SOON);
-        } else if self.servers.len() > 0 || !self.starting.is_empty() {
+        } else if self.servers.len() > 0 || !self.starting.is_empty() || self.pools.iter().any(Pool::is_cold) {
             self.tick_within(io, TICK_IDLE);
         }
     }
@@ -506,6 +508,7 @@ impl Reactor for Shard {
             },
         }
         self.run_ready(io);
+        self.keep_memory(io);
     }
 
     fn on_message(&mut self, io: &mut dyn Io<Message>, _from: ShardId, message: Message) {
@@ -517,7 +520,10 @@ impl Reactor for Shard {
             Message::Client(newcomer) => self.adopt(io, newcomer),
             Message::Cancel { index, secret } => self.cancel_session(io, index, secret),
             Message::Drain(until) => self.drain(io, until),
-            Message::AskPermit { key, from } => self.on_ask_permit(io, key, from),
+            Message::AskPermit { question, from } => self.on_ask_permit(io, question, from),
+            Message::AskSlot { line, from } => self.on_ask_slot(io, line, from),
+            Message::MakeRoom => self.on_make_room(io),
+            Message::KeepWarm { key, from } => self.on_keep_warm(io, key, from),
             Message::Lent(lent) => self.on_lent(io, *lent),
             Message::Catalog(news) => self.on_news(&news),
             Message::Admin(order) => self.on_order(io, *order),

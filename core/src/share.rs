@@ -146,6 +146,7 @@ impl Shard {
         if self.servers.get(server_id).is_some_and(|server| server.list == List::Idle) {
             self.move_to(server_id, List::Shared);
             self.hurry(io);
+            self.watch_server(io, server_id);
         }
         let Self { sessions, servers, interner, pools, stats, .. } = self;
         let (Some(session), Some(server)) = (sessions.get_mut(id), servers.get_mut(server_id)) else { return false };
@@ -154,6 +155,7 @@ impl Shard {
         };
         if server.in_flight.is_empty() {
             server.head_since = now;
+            server.timed_out = None;
         }
         let input = std::mem::take(&mut session.input);
         let out = io.output(server.socket);
@@ -236,7 +238,7 @@ impl Shard {
             let since = server.in_flight.front().map_or(now, |request| request.written_at.max(server.head_since));
             if server.depth() > 1 && now.saturating_duration_since(since) > HEAD_MAX {
                 self.evacuate(id);
-            } else if server.list == List::Shared && now.saturating_duration_since(server.opened_at) >= life {
+            } else if server.list == List::Shared && server.is_older(now, life) {
                 self.move_to(id, List::Draining);
             }
         }
@@ -266,7 +268,7 @@ impl Shard {
 fn verdict_of(session: &Session, pool: &Pool, len: usize) -> Option<Verdict> {
     let settings = &pool.settings;
     let can = settings.share == config::Share::On
-        && settings.mode == config::PoolMode::Transaction
+        && settings.mode != config::PoolMode::Session
         && session.pin == Pin::No
         && session.reading == Reading::Usual
         && session.changes.is_empty()

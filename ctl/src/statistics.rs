@@ -216,10 +216,12 @@ fn requests(now: &Snapshot, interval: Option<&Snapshot>) -> Table {
         "to server",
         "from server",
         "errors by class",
+        "limits reached",
     ];
     let last = interval.map(Snapshot::pools_total).unwrap_or_default();
     let rows = now.pools_total().into_iter().map(|pool| {
         let last = last.iter().find(|other| (&other.database, &other.user) == (&pool.database, &pool.user));
+        let limits = pool.limits.iter().map(|limit| format!("{} {}", limit.limit, limit.count));
         let classes = pool.errors.iter().map(|e| format!("{} {}", String::from_utf8_lossy(&e.class), e.count));
         vec![
             pool.database.clone(),
@@ -234,6 +236,7 @@ fn requests(now: &Snapshot, interval: Option<&Snapshot>) -> Table {
             bytes(pool.bytes_to_server),
             bytes(pool.bytes_from_server),
             classes.collect::<Vec<_>>().join(", "),
+            limits.collect::<Vec<_>>().join(", "),
         ]
     });
     table(&head, 2, rows)
@@ -390,7 +393,7 @@ mod tests {
              shop      bob        0        0      4    20     0       0          0       0           0         0         0       0
 
             Requests
-             database  user  queries/s  shared  exclusive  relayed  retried  cancelled  timed out  to server  from server  errors by class
+             database  user  queries/s  shared  exclusive  relayed  retried  cancelled  timed out  to server  from server  errors by class  limits reached
              shop      ann        4400   10000       1000        0        0          0          0        0 B       19 MiB       23 2, 40 2
              shop      bob        2200    5000        500        0        0          0          0        0 B      9.5 MiB
 

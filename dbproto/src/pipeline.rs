@@ -163,6 +163,15 @@ enum Reading {
     CopyIn,
 }
 
+/// Whether the last extended-query message that was sent is followed by a Sync. Its answer may have come long ago: a Flush
+/// brings it, and the backend is in the middle of the group all the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Group {
+    #[default]
+    Ended,
+    Open,
+}
+
 /// The queue of what one backend owes. See the module documentation.
 #[derive(Debug, Default)]
 pub struct Pipeline {
@@ -170,6 +179,7 @@ pub struct Pipeline {
     dropped: Vec<Owed>,
     reading: Reading,
     terminals: usize,
+    group: Group,
 }
 
 impl Pipeline {
@@ -214,6 +224,9 @@ impl Pipeline {
         }
         if owed.expect.is_terminal() {
             self.terminals = self.terminals.saturating_add(1);
+            self.group = Group::Ended;
+        } else if owed.expect != Expect::CopyEnd {
+            self.group = Group::Open;
         }
         self.queue.push_back(owed);
     }
@@ -278,8 +291,7 @@ impl Pipeline {
     /// Whether messages were sent whose Sync has not been sent yet (or COPY data may still be sent).
     #[must_use]
     pub fn is_open(&self) -> bool {
-        self.reading != Reading::Commands
-            || self.queue.back().is_some_and(|item| !item.expect.is_terminal() && item.expect != Expect::CopyEnd)
+        self.reading != Reading::Commands || self.group == Group::Open
     }
 
     /// Whether the backend waits for COPY data from the frontend.
@@ -343,12 +355,19 @@ impl Pipeline {
     /// Syncs that were sent after the head and before the end of the COPY are read, and swallowed, in COPY mode.
     fn enter_copy_in(&mut self) {
         self.reading = Reading::CopyIn;
+        if self.queue.front().is_some_and(|head| !head.expect.is_terminal()) {
+            // of the Syncs below only one behind the end of the COPY still ends the group
+            self.group = Group::Open;
+        }
         let mut index: usize = 1;
         while let Some(item) = self.queue.get(index).copied() {
             match item.expect {
                 Expect::CopyEnd => {
                     self.queue.remove(index);
                     self.reading = Reading::Commands;
+                    if self.queue.back().is_some_and(|last| last.expect.is_terminal()) {
+                        self.group = Group::Ended;
+                    }
                     return;
                 }
                 Expect::Sync => {
@@ -452,6 +471,28 @@ mod tests {
             run("Parse Bind DescP Exec Sync <1 <2 <T <D <D <C <ZI"),
             "1:Parse#1 2:Bind#2 T:DescribePortal#3 D:part D:part C:Execute#4 ZI:ready#5Idle"
         );
+    }
+
+    #[test]
+    fn a_group_is_open_until_its_sync_however_much_of_it_is_answered() {
+        let mut machine = Pipeline::new();
+        machine.push(Owed::client(Expect::Parse));
+        assert!(machine.is_open());
+        machine.handle_backend(b'1', None).unwrap();
+        assert!(machine.is_empty() && machine.is_open(), "a Flush brought the answer, the group goes on");
+        machine.push(Owed::client(Expect::Sync));
+        assert!(!machine.is_open());
+        machine.handle_backend(b'Z', Some(b'I')).unwrap();
+        assert!(!machine.is_open());
+        // the Sync behind a COPY's beginning is swallowed: what follows its end is the same group
+        machine.push(Owed::client(Expect::Execute));
+        machine.push(Owed::client(Expect::Sync));
+        machine.handle_backend(b'G', None).unwrap();
+        machine.push(Owed::client(Expect::CopyEnd));
+        machine.handle_backend(b'C', None).unwrap();
+        assert!(machine.is_empty() && machine.is_open());
+        machine.push(Owed::client(Expect::Sync));
+        assert!(!machine.is_open());
     }
 
     #[test]

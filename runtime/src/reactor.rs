@@ -176,6 +176,8 @@ pub trait Io<M> {
     fn output_len(&self, socket: SocketId) -> usize;
     /// The descriptor of a socket, to ask the kernel about it.
     fn descriptor(&self, socket: SocketId) -> Option<BorrowedFd<'_>>;
+    /// Bytes that the kernel has not taken yet, of all sockets, as of the end of the last turn.
+    fn buffered(&self) -> usize;
     /// Asks for one [`Event::Drained`] when the output is at [`LOW_WATER`] or below.
     fn notify_drained(&mut self, socket: SocketId);
     /// Stops receiving; what the kernel had handed over already may still come.

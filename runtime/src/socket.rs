@@ -47,6 +47,13 @@ pub(crate) enum Sending {
     InFlight,
 }
 
+/// Whether unsent bytes are to be counted again at the end of the turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Counting {
+    Done,
+    Queued,
+}
+
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) fd: OwnedFd,
@@ -59,6 +66,9 @@ pub(crate) struct Socket {
     pub(crate) in_flight: BytesMut,
     pub(crate) output: BytesMut,
     pub(crate) drained_wanted: bool,
+    /// Unsent bytes as they were counted last.
+    pub(crate) counted: usize,
+    pub(crate) counting: Counting,
     /// Operations whose last completion has not come; the memory they use must stay.
     pub(crate) operations: u32,
     /// The address a connect reads from.
@@ -101,6 +111,8 @@ impl Sockets {
             in_flight: BytesMut::new(),
             output: BytesMut::new(),
             drained_wanted: false,
+            counted: 0,
+            counting: Counting::Done,
             operations: 0,
             address: None,
         });

@@ -17,7 +17,7 @@ use socket2::SockAddr;
 use crate::buffer::GROUP;
 use crate::mesh::MeshEnd;
 use crate::reactor::{Address, Io, LOW_WATER, ShardId, SocketId, Token};
-use crate::socket::{Life, Receive, Sending, Sockets, Wanted};
+use crate::socket::{Counting, Life, Receive, Sending, Sockets, Wanted};
 
 /// What a completion belongs to; the low 32 bits of its user data are the index.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,6 +83,10 @@ pub(crate) struct RingIo<M> {
     leaving: Vec<SocketId>,
     /// Listeners that accept again from then on.
     resting: Vec<(Instant, u32)>,
+    /// Sockets that have got output while a send was under way.
+    grown: Vec<SocketId>,
+    /// Unsent bytes of all sockets.
+    buffered: usize,
     spare: Vec<BytesMut>,
     scratch: BytesMut,
 }
@@ -108,6 +112,8 @@ impl<M> RingIo<M> {
             ending: Vec::new(),
             leaving: Vec::new(),
             resting: Vec::new(),
+            grown: Vec::new(),
+            buffered: 0,
             spare: Vec::new(),
             scratch: BytesMut::new(),
         })
@@ -184,11 +190,23 @@ impl<M> RingIo<M> {
     }
 
     fn mark_dirty(&mut self, id: SocketId) {
-        if let Some(socket) = self.sockets.get_mut(id)
-            && socket.sending == Sending::Idle
-        {
+        let Some(socket) = self.sockets.get_mut(id) else { return };
+        if socket.sending == Sending::Idle {
             socket.sending = Sending::Queued;
             self.dirty.push(id);
+        } else if socket.sending == Sending::InFlight && socket.counting == Counting::Done {
+            socket.counting = Counting::Queued;
+            self.grown.push(id);
+        }
+    }
+
+    /// Counts a socket's unsent bytes anew.
+    fn count(&mut self, id: SocketId) {
+        if let Some(socket) = self.sockets.get_mut(id) {
+            let unsent = socket.unsent();
+            self.buffered = (self.buffered + unsent).saturating_sub(socket.counted);
+            socket.counted = unsent;
+            socket.counting = Counting::Done;
         }
     }
 
@@ -196,9 +214,15 @@ impl<M> RingIo<M> {
     pub(crate) fn flush(&mut self) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for id in dirty.drain(..) {
+            self.count(id);
             self.send(id);
         }
         self.dirty = dirty;
+        let mut grown = std::mem::take(&mut self.grown);
+        for id in grown.drain(..) {
+            self.count(id);
+        }
+        self.grown = grown;
     }
 
     fn send(&mut self, id: SocketId) {
@@ -226,6 +250,7 @@ impl<M> RingIo<M> {
 
     /// A send has ended: goes on with what is left, gives the buffers back when nothing is.
     pub(crate) fn after_send(&mut self, id: SocketId) {
+        self.count(id);
         let Some(socket) = self.sockets.get_mut(id) else { return };
         socket.sending = Sending::Idle;
         if socket.unsent() > 0 {
@@ -279,6 +304,7 @@ impl<M> RingIo<M> {
             sockets.get(*id).is_some_and(|socket| socket.life == Life::Leaving)
         });
         let socket = *left?;
+        self.buffered = self.buffered.saturating_sub(socket.counted);
         let mut output = socket.in_flight;
         output.extend_from_slice(&socket.output);
         Some((socket.token, socket.fd, output))
@@ -397,6 +423,10 @@ impl<M> Io<M> for RingIo<M> {
         self.sockets.get(id).map(|socket| socket.fd.as_fd())
     }
 
+    fn buffered(&self) -> usize {
+        self.buffered
+    }
+
     fn notify_drained(&mut self, id: SocketId) {
         if let Some(socket) = self.sockets.get_mut(id) {
             socket.drained_wanted = true;
@@ -425,6 +455,7 @@ impl<M> Io<M> for RingIo<M> {
         let connecting = socket.life == Life::Connecting;
         let armed = socket.receive == Receive::Armed;
         shutdown(socket.fd.as_raw_fd());
+        self.buffered = self.buffered.saturating_sub(std::mem::take(&mut socket.counted));
         self.sockets.retire(id);
         if connecting {
             self.cancel(Operation::Connect, id.index);

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::{Config, Database, Limits, Pool, PoolMode, PoolOverrides, Share, User};
+use crate::{Config, Database, Limits, Pool, PoolMode, PoolOverrides, Share, Timeout, TimeoutOverrides, User};
 
 /// Shown instead of a secret.
 const HIDDEN: &str = "(hidden)";
@@ -91,6 +91,18 @@ fn duration(value: Duration) -> String {
     }
 }
 
+fn timeout(value: Timeout) -> String {
+    value.duration().map_or_else(|| "off".to_owned(), duration)
+}
+
+/// A number of bytes as it is written in the file.
+fn size(bytes: u64) -> String {
+    [("GiB", 1u64 << 30), ("MiB", 1 << 20)]
+        .into_iter()
+        .find(|(_, unit)| bytes.is_multiple_of(*unit))
+        .map_or_else(|| format!("{}KiB", bytes >> 10), |(name, unit)| format!("{}{name}", bytes / unit))
+}
+
 impl Config {
     /// Every key that has a value, in the order of the reference.
     #[must_use]
@@ -119,10 +131,16 @@ impl Config {
     #[must_use]
     pub fn effect_of(key: &str) -> Effect {
         let live = match key.split_once('.') {
-            Some(("limits" | "pool" | "log" | "admin" | "user", _)) => true,
+            Some(("limits", "memory")) => false,
+            Some(("user", rest)) => {
+                !(rest.ends_with(".max_client_connections") || rest.ends_with(".max_server_connections"))
+            }
+            Some(("limits" | "pool" | "log" | "admin", _)) => true,
             // a name may hold dots; the pool's keys hold none
             Some(("database", rest)) => {
-                rest.ends_with(".max_connections") || rest.rsplit_once('.').is_some_and(|(of, _)| of.ends_with(".pool"))
+                rest.ends_with(".max_connections")
+                    || rest.ends_with(".max_client_connections")
+                    || rest.rsplit_once('.').is_some_and(|(of, _)| of.ends_with(".pool"))
             }
             Some(_) | None => false,
         };
@@ -133,17 +151,23 @@ impl Config {
     #[must_use]
     pub fn diff(&self, new: &Self) -> Diff {
         let mut adopted = Self {
-            limits: new.limits,
+            limits: Limits { memory: self.limits.memory, ..new.limits },
             pool: new.pool,
             log: new.log,
             admin: new.admin.clone(),
             users: new.users.clone(),
             ..self.clone()
         };
+        for user in &mut adopted.users {
+            let before = self.user(&user.name);
+            user.max_client_connections = before.and_then(|before| before.max_client_connections);
+            user.max_server_connections = before.and_then(|before| before.max_server_connections);
+        }
         for database in &mut adopted.databases {
             if let Some(now) = new.databases.iter().find(|now| now.name == database.name) {
                 database.pool = now.pool;
                 database.max_connections = now.max_connections;
+                database.max_client_connections = now.max_client_connections;
             }
         }
         let (live, restart) = (differences(self, &adopted), differences(&adopted, new));
@@ -195,7 +219,8 @@ fn set_pool(pool: &mut Pool, key: &str, value: &str) -> Result<(), String> {
             pool.mode = match value {
                 "transaction" => PoolMode::Transaction,
                 "session" => PoolMode::Session,
-                _ => return Err(format!("\"{value}\" is neither transaction nor session")),
+                "statement" => PoolMode::Statement,
+                _ => return Err(format!("\"{value}\" is none of transaction, session, statement")),
             }
         }
         "size" => pool.size = positive(value)?,
@@ -213,6 +238,15 @@ fn set_pool(pool: &mut Pool, key: &str, value: &str) -> Result<(), String> {
         }
         "share_pipes" => pool.share_pipes = Some(positive(value)?),
         "share_depth" => pool.share_depth = positive(value)?,
+        "min_pool_size" => pool.min_pool_size = number(value)?,
+        "reserve_pool_size" => pool.reserve_pool_size = number(value)?,
+        "reserve_pool_timeout" => pool.reserve_pool_timeout = read_duration(value)?,
+        "queue_max" => pool.queue_max = Some(positive(value)?),
+        "query_timeout" => pool.timeouts.query = read_timeout(value)?,
+        "transaction_timeout" => pool.timeouts.transaction = read_timeout(value)?,
+        "idle_transaction_timeout" => pool.timeouts.idle_transaction = read_timeout(value)?,
+        "client_idle_timeout" => pool.timeouts.client_idle = read_timeout(value)?,
+        "client_stall_timeout" => pool.timeouts.client_stall = read_timeout(value)?,
         _ => return Err(format!("there is no setting \"pool.{key}\"")),
     }
     Ok(())
@@ -231,6 +265,14 @@ fn read_duration(value: &str) -> Result<Duration, String> {
     let text = if value.bytes().all(|byte| byte.is_ascii_digit()) { format!("{value}s") } else { value.to_owned() };
     crate::value::parse_duration(&text)
         .ok_or_else(|| format!("\"{value}\" is no duration such as 500ms, 30s, 10min or 1h"))
+}
+
+/// As [`read_duration`], or `off`, which a pgbouncer.ini writes as 0.
+fn read_timeout(value: &str) -> Result<Timeout, String> {
+    if value == "off" {
+        return Ok(Timeout::OFF);
+    }
+    read_duration(value).map(|bound| if bound.is_zero() { Timeout::OFF } else { Timeout::after(bound) })
 }
 
 /// Differences of the listings.
@@ -257,6 +299,7 @@ fn limits(out: &mut Vec<Entry>, limits: &Limits) {
     out.push(entry("limits.max_client_connections", limits.max_client_connections));
     out.push(entry("limits.auth_timeout", duration(limits.auth_timeout)));
     out.push(entry("limits.shutdown_timeout", duration(limits.shutdown_timeout)));
+    optional(out, "limits.memory", limits.memory.map(size));
 }
 
 impl From<Pool> for PoolOverrides {
@@ -273,6 +316,17 @@ impl From<Pool> for PoolOverrides {
             share: Some(pool.share),
             share_pipes: pool.share_pipes,
             share_depth: Some(pool.share_depth),
+            min_pool_size: Some(pool.min_pool_size),
+            reserve_pool_size: Some(pool.reserve_pool_size),
+            reserve_pool_timeout: Some(pool.reserve_pool_timeout),
+            queue_max: pool.queue_max,
+            timeouts: TimeoutOverrides {
+                query: Some(pool.timeouts.query),
+                transaction: Some(pool.timeouts.transaction),
+                idle_transaction: Some(pool.timeouts.idle_transaction),
+                client_idle: Some(pool.timeouts.client_idle),
+                client_stall: Some(pool.timeouts.client_stall),
+            },
         }
     }
 }
@@ -289,6 +343,15 @@ fn overrides(out: &mut Vec<Entry>, of: &str, pool: &PoolOverrides) {
     optional(out, &key("share"), pool.share.map(Share::name));
     optional(out, &key("share_pipes"), pool.share_pipes);
     optional(out, &key("share_depth"), pool.share_depth);
+    optional(out, &key("min_pool_size"), pool.min_pool_size);
+    optional(out, &key("reserve_pool_size"), pool.reserve_pool_size);
+    optional(out, &key("reserve_pool_timeout"), pool.reserve_pool_timeout.map(duration));
+    optional(out, &key("queue_max"), pool.queue_max);
+    optional(out, &key("query_timeout"), pool.timeouts.query.map(timeout));
+    optional(out, &key("transaction_timeout"), pool.timeouts.transaction.map(timeout));
+    optional(out, &key("idle_transaction_timeout"), pool.timeouts.idle_transaction.map(timeout));
+    optional(out, &key("client_idle_timeout"), pool.timeouts.client_idle.map(timeout));
+    optional(out, &key("client_stall_timeout"), pool.timeouts.client_stall.map(timeout));
 }
 
 fn list_database(out: &mut Vec<Entry>, database: &Database) {
@@ -299,6 +362,8 @@ fn list_database(out: &mut Vec<Entry>, database: &Database) {
     optional(out, &key("user"), database.user.as_ref());
     secret(out, &key("password"), database.password.as_deref());
     optional(out, &key("max_connections"), database.max_connections);
+    optional(out, &key("max_client_connections"), database.max_client_connections);
+    optional(out, &key("connect_query"), database.connect_query.as_ref());
     overrides(out, &key("pool"), &database.pool);
 }
 
@@ -310,7 +375,8 @@ fn list_user(out: &mut Vec<Entry>, user: &User) {
     optional(out, &key("trust"), (!trust.is_empty()).then(|| list(&trust)));
     optional(out, &key("server_user"), user.server_user.as_ref());
     secret(out, &key("server_password"), user.server_password.as_deref());
-    optional(out, &key("max_connections"), user.max_connections);
+    optional(out, &key("max_client_connections"), user.max_client_connections);
+    optional(out, &key("max_server_connections"), user.max_server_connections);
     overrides(out, &key("pool"), &user.pool);
 }
 

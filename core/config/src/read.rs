@@ -10,7 +10,7 @@ use crate::key::{self, Section};
 use crate::value::{self, Parsed};
 use crate::{
     Admin, CONSOLE_DATABASES, Config, Database, Limits, Listen, Log, Pool, PoolMode, PoolOverrides, Runtime, Share,
-    Stats, User,
+    Stats, TimeoutOverrides, User,
 };
 
 pub(crate) fn read(text: &str, file: &str) -> Result<Config, ConfigErrors> {
@@ -102,6 +102,7 @@ fn limits(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Limits {
             .unwrap_or(default.max_client_connections),
         auth_timeout: reader.read(&table, "auth_timeout", value::duration).unwrap_or(default.auth_timeout),
         shutdown_timeout: reader.read(&table, "shutdown_timeout", value::duration).unwrap_or(default.shutdown_timeout),
+        memory: reader.read(&table, "memory", value::memory).or(default.memory),
     }
 }
 
@@ -118,6 +119,11 @@ fn overrides(reader: &mut Reader<'_>, table: &Table<'_>) -> PoolOverrides {
         server_connect_timeout: reader.read(table, "server_connect_timeout", value::duration),
         server_idle_timeout: reader.read(table, "server_idle_timeout", value::duration),
         server_lifetime: reader.read(table, "server_lifetime", value::duration),
+        min_pool_size: reader.read(table, "min_pool_size", value::count),
+        reserve_pool_size: reader.read(table, "reserve_pool_size", value::count),
+        reserve_pool_timeout: reader.read(table, "reserve_pool_timeout", value::duration),
+        queue_max: reader.read(table, "queue_max", value::positive),
+        timeouts: timeouts(reader, table),
         prepared_statements: reader.read(table, "prepared_statements", value::count),
         share: reader.read(table, "share", value::share),
         share_pipes: reader.read(table, "share_pipes", value::positive),
@@ -131,7 +137,22 @@ fn overrides(reader: &mut Reader<'_>, table: &Table<'_>) -> PoolOverrides {
     {
         reader.tell(table.place("share_pipes"), format!("share_pipes is {pipes}, but size is only {size}"));
     }
+    if let (Some(kept), Some(size)) = (out.min_pool_size, out.size)
+        && kept > size
+    {
+        reader.tell(table.place("min_pool_size"), format!("min_pool_size is {kept}, but size is only {size}"));
+    }
     out
+}
+
+fn timeouts(reader: &mut Reader<'_>, table: &Table<'_>) -> TimeoutOverrides {
+    TimeoutOverrides {
+        query: reader.read(table, "query_timeout", value::timeout),
+        transaction: reader.read(table, "transaction_timeout", value::timeout),
+        idle_transaction: reader.read(table, "idle_transaction_timeout", value::timeout),
+        client_idle: reader.read(table, "client_idle_timeout", value::timeout),
+        client_stall: reader.read(table, "client_stall_timeout", value::timeout),
+    }
 }
 
 fn stats(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Stats {
@@ -177,9 +198,22 @@ fn database(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Database> {
     let user = reader.read(table, "user", value::text);
     let password = reader.read(table, "password", value::text);
     let max_connections = reader.read(table, "max_connections", value::positive);
+    let max_client_connections = reader.read(table, "max_client_connections", value::positive);
+    let connect_query = reader.read(table, "connect_query", value::text);
     let pool = reader.table(table.table, &key::POOL).map(|table| overrides(reader, &table)).unwrap_or_default();
     let port = port.unwrap_or(5432);
-    Some(Database { name: name?, host: host?, port, dbname, user, password, max_connections, pool })
+    Some(Database {
+        name: name?,
+        host: host?,
+        port,
+        dbname,
+        user,
+        password,
+        max_connections,
+        max_client_connections,
+        connect_query,
+        pool,
+    })
 }
 
 fn user(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<User> {
@@ -188,7 +222,8 @@ fn user(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<User> {
     let trust = reader.read_list(table, "trust", value::trust).unwrap_or_default();
     let server_user = reader.read(table, "server_user", value::text);
     let server_password = reader.read(table, "server_password", value::text);
-    let max_connections = reader.read(table, "max_connections", value::positive);
+    let max_client_connections = reader.read(table, "max_client_connections", value::positive);
+    let max_server_connections = reader.read(table, "max_server_connections", value::positive);
     let pool = reader.table(table.table, &key::POOL).map(|table| overrides(reader, &table)).unwrap_or_default();
     let trust_empty = |value: &Spanned<DeValue<'_>>| value.get_ref().as_array().is_some_and(|list| list.is_empty());
     if table.find("password").is_none() && table.find("trust").is_none_or(trust_empty) {
@@ -196,7 +231,17 @@ fn user(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<User> {
     }
     let trust_local = trust.iter().any(Option::is_none);
     let trust = trust.into_iter().flatten().collect();
-    Some(User { name: name?, password, trust, trust_local, server_user, server_password, max_connections, pool })
+    Some(User {
+        name: name?,
+        password,
+        trust,
+        trust_local,
+        server_user,
+        server_password,
+        max_client_connections,
+        max_server_connections,
+        pool,
+    })
 }
 
 impl<'t> Table<'t> {

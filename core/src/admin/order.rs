@@ -174,7 +174,8 @@ impl Shard {
     fn take_permits(&mut self, io: &mut World<'_>, key: &PoolKey, count: u32) -> u32 {
         let Some(id) = self.pool_index.get(key).copied() else { return 0 };
         let Some(pool) = self.pools.get_mut(id.0 as usize) else { return 0 };
-        let taken = count.min(pool.permits);
+        // what it holds of the reserve is not of the pool's size
+        let taken = count.min(pool.permits.saturating_sub(pool.supply.reserve_held));
         pool.permits -= taken;
         let surplus = pool.open.saturating_sub(pool.permits) as usize;
         let idle: Vec<ServerId> = pool.idle.iter().take(surplus).copied().collect();
@@ -198,7 +199,8 @@ impl Shard {
             let key: PoolKey = (pool.stats.database.clone(), pool.stats.user.clone());
             let Some(found) = self.config.databases.get(pool.database.0) else { continue };
             let target = self.target_for(found, pool.target.address.clone(), (&key.0, &key.1));
-            let settings = self.config.pool_for(found, &key.1);
+            let mut settings = self.config.pool_for(found, &key.1);
+            settings.min_pool_size = settings.min_pool_size.min(settings.size);
             let turn = turn_of(&key.1, &key.0);
             let share = |size| share_of(size, shards, u32::from(io.shard().0), turn);
             let (had, has) = (share(pool.settings.size), share(settings.size));

@@ -284,7 +284,7 @@ impl Shard {
 }
 
 fn count_pool(now: Instant, shard: &Shard, stats: PoolStats, pool: &Pool) -> PoolCount {
-    let front = pool.waiting.iter().find_map(|id| shard.sessions.get(*id)).map(|session| session.waiting_since);
+    let front = pool.waiting.iter().find_map(|id| shard.sessions.get(id)).map(|session| session.waiting_since);
     PoolCount {
         stats,
         settings: pool.settings,

@@ -122,8 +122,12 @@ impl Shard {
         server.last_session = None;
         server.work_failure = None;
         server.work = Work::Clean;
-        if frontend::write_query(io.output(server.socket), b"DISCARD ALL").is_ok() {
-            server.pipeline.push(Owed::nobody(Expect::Query).marked(Mark::Clean.encode()));
+        let connect_query =
+            self.pools.get(server.pool.0 as usize).and_then(|pool| pool.target.connect_query.as_deref());
+        for text in std::iter::once("DISCARD ALL").chain(connect_query) {
+            if frontend::write_query(io.output(server.socket), text.as_bytes()).is_ok() {
+                server.pipeline.push(Owed::nobody(Expect::Query).marked(Mark::Clean.encode()));
+            }
         }
         let pool = server.pool;
         self.move_to(id, List::Working);

@@ -1,9 +1,11 @@
 //! Making a pool when its first client comes: which database, which credentials, how many permits.
 
 use std::hash::{BuildHasher as _, Hasher as _};
+use std::sync::Arc;
 
 use runtime::ShardId;
 
+use crate::bound::Bound;
 use crate::catalog::keeper::{News, WatchRequest};
 use crate::error::Failure;
 use crate::pool::{Pool, PoolId, Target};
@@ -46,7 +48,8 @@ impl Shard {
             return Err(Failure::Internal { what: format!("too many pools: {POOLS_MAX} pairs of database and user") });
         }
         let target = self.target_for(found, address, (database, user));
-        let settings = self.config.pool_for(found, user);
+        let mut settings = self.config.pool_for(found, user);
+        settings.min_pool_size = settings.min_pool_size.min(settings.size);
         let permits = share_of(settings.size, shards, u32::from(self.stats.shard), turn_of(user, database));
         let id = PoolId(u32::try_from(self.pools.len()).unwrap_or(u32::MAX));
         let mut pool = Pool::new(format!("{database}/{user}"), target, settings, permits);
@@ -59,6 +62,9 @@ impl Shard {
         }
         pool.paused = self.levers.pauses(database);
         pool.stats.shard = self.stats.shard;
+        pool.common = self.board.bounds.common(&key);
+        let user_number = self.board.bounds.user(user);
+        pool.supply.bound = Bound { database: number, user: user_number };
         database.clone_into(&mut pool.stats.database);
         user.clone_into(&mut pool.stats.user);
         self.pools.push(pool);
@@ -87,6 +93,7 @@ impl Shard {
             database: found.dbname.clone().unwrap_or_else(|| database.to_owned()),
             user: server_user.unwrap_or_else(|| user.to_owned()),
             password,
+            connect_query: found.connect_query.as_deref().map(Arc::from),
         }
     }
 
@@ -116,8 +123,10 @@ impl Shard {
         else {
             return;
         };
-        if let Some(pool) = self.pools.get_mut(session.pool.0 as usize) {
-            pool.waiting.retain(|other| *other != id);
+        let pool = session.pool;
+        self.leave_line(pool, id);
+        if let Some(pool) = self.pool_mut(pool) {
+            pool.waiting.remove(id);
         }
     }
 }

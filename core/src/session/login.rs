@@ -9,11 +9,12 @@ use dbproto::message::backend::{self, TransactionStatus};
 use dbproto::startup::{self, Startup, StartupMessage};
 
 use crate::admin::Role;
+use crate::bound::{Seat, Whose};
 use crate::cancel;
 use crate::dress::{Dress, startup_settings};
-use crate::error::Failure;
+use crate::error::{Failure, Limited};
 use crate::pipe::ServerId;
-use crate::pool::Parameter;
+use crate::pool::{Parameter, PoolId};
 use crate::session::{Authenticating, Phase, Reading, SessionId, Start};
 use crate::shard::{Admission, Shard, World};
 
@@ -171,7 +172,19 @@ impl Shard {
             self.hand_on(io, id, owner, start);
             return;
         }
-        let Some(session) = self.sessions.get_mut(id) else { return };
+        let bound = pool.supply.bound;
+        let seat = match Seat::take(&self.board, bound) {
+            Ok(seat) => seat,
+            Err(whose) => {
+                let failure = self.seat_failure(pool_id, whose, &start);
+                self.end_session(io, id, Some(&failure));
+                return;
+            }
+        };
+        let (Some(pool), Some(session)) = (self.pools.get(pool_id.0 as usize), self.sessions.get_mut(id)) else {
+            return;
+        };
+        session.seat = Some(seat);
         session.pool = pool_id;
         session.user = start.user.into();
         let settings = start.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -198,6 +211,25 @@ impl Shard {
             session.user = start.user.into();
         }
         self.welcome_console(io, id, role);
+    }
+
+    /// Why a client finds no place.
+    fn seat_failure(&mut self, pool_id: PoolId, whose: Whose, start: &Start) -> Failure {
+        if let Some(pool) = self.pool_mut(pool_id) {
+            pool.stats.count_limit("max_client_connections");
+        }
+        let bound = self.pool(pool_id).map(|pool| pool.supply.bound).unwrap_or_default();
+        let (what, limit) = match whose {
+            Whose::Database => {
+                let database = self.config.databases.get(bound.database);
+                (format!("database \"{}\"", start.database), database.and_then(|d| d.max_client_connections))
+            }
+            Whose::User => {
+                let user = self.config.user(&start.user);
+                (format!("role \"{}\"", start.user), user.and_then(|user| user.max_client_connections))
+            }
+        };
+        Failure::Limited(Limited::Clients { what, limit: limit.unwrap_or(u32::MAX) })
     }
 
     /// A client that another shard has let in.
@@ -234,6 +266,7 @@ impl Shard {
         backend::write_backend_key_data(out, process_id, &session.secret.to_be_bytes());
         backend::write_ready_for_query(out, TransactionStatus::Idle);
         self.stats.logins += 1;
+        self.watch_client(io, id);
         self.ready.push_back(id);
     }
 }

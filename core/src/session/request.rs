@@ -1,5 +1,7 @@
 //! What a client asks for: where its request ends, whether it is answered here, joins a pipe or needs one of its own.
 
+use std::time::Instant;
+
 use bytes::{Buf as _, BytesMut};
 use dbproto::frame;
 use dbproto::message::backend::{self, TransactionStatus};
@@ -131,6 +133,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.input.extend_from_slice(bytes);
         session.record.requested_at = io.now();
+        session.active_at = io.now();
         self.process(io, id);
     }
 
@@ -156,6 +159,7 @@ impl Shard {
             }
         }
         self.bound_input(io, id);
+        self.count_input(id);
     }
 
     /// A client that sends faster than it is served is not read from.
@@ -301,6 +305,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.place = Place::Idle;
         session.losses = 0;
+        session.active_at = io.now();
         if !Session::is_ready(session) || failure.disposition() == Disposition::Close {
             self.end_session(io, id, Some(failure));
             return;
@@ -331,9 +336,10 @@ impl Shard {
     }
 
     /// A request on a shared pipe has been answered.
-    pub(crate) fn finish_shared(&mut self, id: SessionId) {
+    pub(crate) fn finish_shared(&mut self, now: Instant, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.losses = 0;
+        session.active_at = now;
         if let Some(shareable) = session.shareable.take() {
             session.input.advance(shareable.len.min(session.input.len()));
         }

@@ -15,7 +15,7 @@ use dbproto::pipeline::{Expect, Owed};
 
 use crate::catalog::Catalog;
 use crate::error::Failure;
-use crate::pipe::{Asked, Cancel, Flow, Mark, Server, ServerId, ServerUnnamed, Soil};
+use crate::pipe::{Asked, Before, Cancel, Flow, Mark, Server, ServerId, ServerUnnamed, Soil};
 use crate::pool::Pool;
 use crate::server::lose;
 use crate::session::hazard::{foreign, hazard, leaves_something, note_custom_settings, search_passing};
@@ -91,7 +91,9 @@ impl Shard {
             return Ok(());
         };
         let before = io.output_len(server.socket);
+        let worked = if server.pipeline.is_empty() { Before::Idle } else { Before::Busy };
         let Some(pool) = pools.get_mut(server.pool.0 as usize) else { return Ok(()) };
+        let statement_mode = pool.settings.mode == config::PoolMode::Statement;
         let mut writer = Writer::new(session, server, interner, pool);
         while !input.is_empty() && writer.session.barrier == Barrier::Open && writer.server.cancel == Cancel::None {
             let out = io.output(writer.server.socket);
@@ -119,6 +121,10 @@ impl Shard {
                     Written::Wait => break,
                 }
             }
+            if statement_mode && writer.server.pipeline.ready_count() > 0 {
+                // whether the next one may run is known when this one has ended
+                writer.session.barrier = Barrier::UntilReady;
+            }
             if io.output_len(writer.server.socket) > SERVER_HIGH_WATER {
                 if writer.session.flow == Flow::Open {
                     writer.session.flow = Flow::Paused;
@@ -130,6 +136,9 @@ impl Shard {
         }
         let written = io.output_len(writer.server.socket).saturating_sub(before);
         let counts = writer.counts();
+        if counts.messages > 0 {
+            server.note_written(io.now(), worked);
+        }
         counts.add_to(&mut pool.stats);
         pool.stats.bytes_to_server += written as u64;
         pool.stats.requests_exclusive += counts.requests;

@@ -159,7 +159,7 @@ mod tests {
             bytes
         };
         assert_eq!(refused(&with(0, 0)), Some(DecodeError::NoMagic));
-        assert_eq!(refused(&with(4, 2)), Some(DecodeError::Version(2)));
+        assert_eq!(refused(&with(4, VERSION + 1)), Some(DecodeError::Version(VERSION + 1)));
         assert_eq!(refused(&with(8, u32::MAX)), Some(DecodeError::Malformed));
         assert_eq!(refused(&with(8, 0)), Some(DecodeError::Malformed));
         assert_eq!(refused(&good[..good.len() - 1]), Some(DecodeError::Malformed));
