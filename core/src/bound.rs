@@ -431,11 +431,12 @@ mod tests {
     }
 
     #[test]
-    fn without_a_limit_nothing_is_counted() {
+    fn without_a_limit_nobody_stands_in_line_and_one_set_later_counts_all() {
         let line = Line::new(None);
         assert!(line.take(claim(1, 0), 1));
         line.claim(claim(0, 0), 1);
         assert_eq!(line.first(1), None);
-        assert_eq!(line.quota.taken.load(Ordering::Relaxed), 0);
+        line.quota.set_limit(Some(1));
+        assert!(line.quota.is_full() && !line.take(claim(0, 0), 1));
     }
 }
