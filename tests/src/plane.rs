@@ -82,6 +82,13 @@ impl PlaneBuilder {
         self
     }
 
+    /// Logs clients in at the cluster under their own names rather than as [`SUPERUSER`].
+    #[must_use]
+    pub fn own_users(mut self) -> Self {
+        self.upstream.remove("user");
+        self
+    }
+
     /// A user who needs no password.
     #[must_use]
     pub fn user_trusted(mut self, name: &str) -> Self {

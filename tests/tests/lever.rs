@@ -324,18 +324,20 @@ fn a_reload_changes_all_it_can_and_says_the_rest() {
 fn a_reload_that_changes_credentials_renews_server_connections() {
     let database = Cluster::shared().make_database();
     let role = format!("{database}_role");
-    Cluster::shared().sql(&format!("CREATE ROLE {role} LOGIN"));
-    let plane = builder().user_trusted("norman").start();
+    let norman = format!("{database}_norman");
+    Cluster::shared().sql(&format!("CREATE ROLE {role} LOGIN; CREATE ROLE {norman} LOGIN"));
+    let plane = builder().own_users().user_trusted(&norman).start();
     let mut admin = console(&plane);
-    let mut client = plane.try_client("norman", &database, None).unwrap();
-    let mut busy = plane.try_client("norman", &database, None).unwrap();
+    let mut client = plane.try_client(&norman, &database, None).unwrap();
+    let mut busy = plane.try_client(&norman, &database, None).unwrap();
     busy.query("BEGIN");
-    assert_eq!(client.query("SELECT current_user").value(), SUPERUSER);
-    plane
-        .edit_config(|text| text.replace("name = \"norman\"", &format!("name = \"norman\"\nserver_user = \"{role}\"")));
+    assert_eq!(client.query("SELECT current_user").value(), norman);
+    plane.edit_config(|text| {
+        text.replace(&format!("name = \"{norman}\""), &format!("name = \"{norman}\"\nserver_user = \"{role}\""))
+    });
     order(&mut admin, "RELOAD");
     assert_eq!(client.query("SELECT current_user").value(), role);
-    assert_eq!(busy.query("SELECT current_user").value(), SUPERUSER, "a transaction ends as whom it began");
+    assert_eq!(busy.query("SELECT current_user").value(), norman, "a transaction ends as whom it began");
     busy.query("COMMIT");
     assert_eq!(busy.query("SELECT current_user").value(), role);
 }
