@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use dbproto::startup;
 use runtime::{ShardId, SocketId};
 
+use crate::admin::Withdrawal;
 use crate::error::Failure;
 use crate::pipe::{Cancel, ServerId};
 use crate::server::secure::{Answer, Hop};
@@ -77,6 +78,9 @@ impl Shard {
         let Some(id) = self.sessions.key_at(index) else { return };
         let Some(session) = self.sessions.get(id).filter(|session| session.secret == secret) else { return };
         let (place, pool) = (session.place, session.pool);
+        if self.cancel_console(io, id, Withdrawal::Cancelled) {
+            return;
+        }
         match place {
             Place::Idle | Place::Promised(_) => return,
             Place::Waiting => {

@@ -229,6 +229,7 @@ impl Clerk<'_> {
             credentials: Credentials::of_password(query.password.as_ref().map(|password| password.as_str().as_bytes())),
             // its files are read again for every connection
             tls: self.board.tls.servers.get(number).cloned().flatten(),
+            connect_query: None,
         };
         let (sender, tasks) = unbounded();
         let (shards, board, query) = (self.shards.to_vec(), Arc::clone(self.board), query.clone());

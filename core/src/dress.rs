@@ -98,6 +98,11 @@ impl Dress {
         Self { settings, fingerprint, search_path }
     }
 
+    /// Whether `worn` has settings that this has not.
+    pub(crate) fn lacks_some_of(&self, worn: &Self) -> bool {
+        worn.settings.iter().any(|old| !self.settings.iter().any(|new| new.name == old.name))
+    }
+
     /// The statements that turn a connection wearing `worn` into one wearing `self`, in order: a time limit that is worn ends
     /// first and one that is to be worn comes last, so that neither holds for the others.
     pub(crate) fn change_from(&self, worn: &Self) -> Vec<String> {

@@ -10,8 +10,10 @@ use bytes::BytesMut;
 use dbproto::message::error::{ErrorReport, Severity, write_error};
 
 mod admission;
+mod limited;
 
 pub(crate) use admission::Admission;
+pub(crate) use limited::Limited;
 
 /// What becomes of the session after it has been told.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,6 +33,8 @@ pub(crate) enum Failure {
     UnknownDatabase { database: String },
     /// It is not let in.
     Admission(Admission),
+    /// An administrator has disabled the database.
+    DatabaseDisabled { database: String },
     /// The login did not finish in time.
     LoginTimeout { after: Duration },
     /// The peer broke the protocol.
@@ -43,6 +47,8 @@ pub(crate) enum Failure {
     TlsRequired,
     /// No server connection became free in time.
     QueueTimeout { pool: String, limit: u32, waited: Duration },
+    /// A limit that was set was reached.
+    Limited(Limited),
     /// The client asked for its statement to be cancelled before it was sent to a server.
     Cancelled,
     /// No connection to Postgres can be made.
@@ -59,9 +65,11 @@ pub(crate) enum Failure {
     Internal { what: String },
 }
 
+/// SQLSTATE, message, detail, hint, and what becomes of the session.
+type Parts<'a> = (&'a str, String, Option<String>, Option<&'static str>, Disposition);
+
 impl Failure {
-    /// SQLSTATE, message, detail, hint, and what becomes of the session.
-    fn parts(&self) -> (&str, String, Option<String>, Option<&'static str>, Disposition) {
+    fn parts(&self) -> Parts<'_> {
         use Disposition::{Close, Keep};
         match self {
             Self::TooManyClients { limit } => (
@@ -75,6 +83,9 @@ impl Failure {
                 ("3D000", format!("database \"{database}\" does not exist"), None, None, Close)
             }
             Self::Admission(why) => why.parts(),
+            Self::DatabaseDisabled { database } => {
+                ("55000", format!("database \"{database}\" is not currently accepting connections"), None, None, Close)
+            }
             Self::LoginTimeout { after } => {
                 ("08P01", format!("login did not finish within {}", seconds(*after)), None, None, Close)
             }
@@ -100,6 +111,7 @@ impl Failure {
                 ),
                 Keep,
             ),
+            Self::Limited(limited) => limited.parts(),
             Self::Cancelled => ("57014", "canceling statement due to user request".into(), None, None, Keep),
             Self::UpstreamDown { address, last_error } => {
                 ("08006", format!("cannot connect to PostgreSQL at {address}: {last_error}"), None, None, Keep)

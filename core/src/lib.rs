@@ -4,11 +4,15 @@
 //! ([`pool`]). Bytes come in by `Shard::on_event`, and all that happens is decided in the turn they came in.
 //! ARCHITECTURE.md draws the picture.
 
+mod admin;
+mod bound;
 mod cancel;
 mod catalog;
 mod clerk;
+mod deadline;
 mod dress;
 mod error;
+mod memory;
 mod pace;
 mod pipe;
 pub mod plane;

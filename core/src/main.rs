@@ -12,7 +12,8 @@ use config::Config;
 #[command(
     name = "optimacore",
     version,
-    after_help = "SIGTERM or SIGINT lets transactions finish (limits.shutdown_timeout) and ends. `ctl check FILE` checks a \
+    after_help = "SIGTERM or SIGINT lets transactions finish (limits.shutdown_timeout) and ends. SIGHUP reloads the \
+                  configuration, SIGUSR1 pauses, SIGUSR2 resumes; the console (docs/admin.md) does more. `ctl check FILE` checks a \
                   configuration without starting anything; `ctl dev` starts a whole stack."
 )]
 struct Options {
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    match optimacore::plane::run(config) {
+    match optimacore::plane::run(config, &options.config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             complain(&format!("error: {error:#}"));

@@ -9,14 +9,17 @@
 
 use std::collections::VecDeque;
 use std::rc::Rc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use dbproto::message::backend::TransactionStatus;
 use dbproto::pipeline::{Owed, Pipeline};
 use runtime::{ShardId, SocketId};
 
+use crate::bound::Slot;
+use crate::deadline::Watched;
 use crate::dress::Dress;
+use crate::memory::Share;
 use crate::pool::{Parameter, PoolId};
 use crate::probe::Findings;
 use crate::server::login::ServerLogin;
@@ -230,6 +233,14 @@ pub(crate) struct WorkFailure {
 /// A server connection. See the module documentation.
 pub(crate) struct Server {
     pub(crate) pool: PoolId,
+    /// Its number in the whole process, for the console.
+    pub(crate) serial: u32,
+    /// As whom it has logged in.
+    pub(crate) user: Box<str>,
+    /// Which generation of its pool's connections it is of; see [`crate::pool::Pool::generation`].
+    pub(crate) generation: u64,
+    /// Its place within the bounds of all shards.
+    pub(crate) slot: Option<Slot>,
     pub(crate) socket: SocketId,
     pub(crate) hop: Hop,
     pub(crate) list: List,
@@ -276,14 +287,28 @@ pub(crate) struct Server {
     /// How texts read under them.
     pub(crate) reading: Reading,
     pub(crate) input: BytesMut,
+    /// What its input is counted as.
+    pub(crate) share: Share,
     pub(crate) streaming: Streaming,
     pub(crate) cancel: Cancel,
     /// BackendKeyData, for cancels.
     pub(crate) key: Option<(u32, Vec<u8>)>,
     pub(crate) opened_at: Instant,
+    /// So much sooner than others of its pool it is too old.
+    pub(crate) early: Duration,
+    /// Since when it is free, or, held by a session, since when nothing is owed.
     pub(crate) idle_since: Instant,
+    /// When the transaction began that is open between two requests.
+    pub(crate) block_since: Option<Instant>,
     /// Since when the reply at the head is due.
     pub(crate) head_since: Instant,
+    /// Since when its holder's transaction runs.
+    pub(crate) busy_since: Option<Instant>,
+    /// When it was last held back for a client that does not read.
+    pub(crate) stalled_since: Instant,
+    /// When what runs was cancelled because it took too long.
+    pub(crate) timed_out: Option<Instant>,
+    pub(crate) watched: Watched,
     /// When a connection in [`List::Connecting`] or [`List::Closing`] is given up.
     pub(crate) give_up_at: Option<Instant>,
     pub(crate) flow: Flow,
@@ -298,6 +323,15 @@ pub(crate) enum ServerUnnamed {
     Is(StatementId),
     /// Nobody knows: an error or a message too long to keep came between.
     Unknown,
+}
+
+/// What a connection did before something was written to it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Before {
+    /// Nothing was owed.
+    Idle,
+    /// It worked.
+    Busy,
 }
 
 /// Whether bytes are taken from a socket.
@@ -321,6 +355,10 @@ impl Server {
     pub(crate) fn new(pool: PoolId, socket: SocketId, now: Instant) -> Self {
         Self {
             pool,
+            serial: 0,
+            user: Box::default(),
+            generation: 0,
+            slot: None,
             socket,
             hop: Hop::Clear,
             list: List::Connecting,
@@ -352,15 +390,46 @@ impl Server {
             parameters: Vec::new(),
             reading: Reading::Unusual,
             input: BytesMut::new(),
+            share: Share::default(),
             streaming: Streaming::None,
             cancel: Cancel::None,
             key: None,
             opened_at: now,
+            early: Duration::ZERO,
             idle_since: now,
+            block_since: None,
             head_since: now,
+            busy_since: None,
+            stalled_since: now,
+            timed_out: None,
+            watched: Watched::No,
             give_up_at: None,
             flow: Flow::Open,
         }
+    }
+
+    /// Whether it has lived for so long, with its part of chance.
+    pub(crate) fn is_older(&self, now: Instant, lifetime: Duration) -> bool {
+        now.saturating_duration_since(self.opened_at) + self.early >= lifetime
+    }
+
+    /// A request has ended; its status stands already.
+    pub(crate) fn note_ready(&mut self, now: Instant) {
+        self.head_since = now;
+        if self.status == TransactionStatus::Idle {
+            self.busy_since = (!self.pipeline.is_empty()).then_some(now);
+        }
+        if self.cancel == Cancel::None {
+            self.timed_out = None;
+        }
+    }
+
+    /// Something was written for its holder.
+    pub(crate) fn note_written(&mut self, now: Instant, before: Before) {
+        if before == Before::Idle {
+            self.head_since = now;
+        }
+        self.busy_since.get_or_insert(now);
     }
 
     /// Requests in flight.
@@ -432,6 +501,16 @@ impl Server {
 mod tests {
     use super::*;
     use dbproto::pipeline::Expect;
+
+    #[test]
+    fn connections_made_together_do_not_end_together() {
+        let now = Instant::now();
+        let mut server = Server::new(PoolId(0), SocketId::NONE, now);
+        let (age, lifetime) = (Duration::from_secs(95), Duration::from_secs(100));
+        assert!(!server.is_older(now + age, lifetime));
+        server.early = Duration::from_secs(5);
+        assert!(server.is_older(now + age, lifetime));
+    }
 
     #[test]
     fn a_mark_comes_back_as_it_was() {

@@ -4,16 +4,20 @@ use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, anyhow, bail};
 use config::{Config, Upstream};
 use crossbeam::channel::Receiver;
 use runtime::{Address, Plan, ShardHandle, ShardId, listen, topology};
-use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use stats::Snapshot;
+use tracing_subscriber::EnvFilter;
 
+use crate::admin::Petition;
+use crate::admin::desk::{Desk, LogDial};
 use crate::catalog::keeper::{self, WatchRequest};
 use crate::clerk::{self, Ask};
 use crate::shard::{Asked, Board, Listener, Message, Shard};
@@ -24,14 +28,14 @@ const SNAPSHOT_MAX: Duration = Duration::from_secs(2);
 /// Descriptors beyond those of clients: servers, listeners, rings.
 const SPARE_DESCRIPTORS: u64 = 256;
 
-/// Runs the data plane until SIGTERM or SIGINT.
+/// Runs the data plane until SIGTERM or SIGINT. `file` is where the configuration is read from anew.
 ///
 /// # Errors
 /// What is missing on this machine, or an address that cannot be listened on, with what to do about it.
-pub fn run(config: Config) -> anyhow::Result<()> {
-    start_log(&config);
+pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
+    let log = start_log(&config);
     // before the first thread, so that all of them leave the signals to us
-    let mut signals = Signals::new([SIGTERM, SIGINT])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])?;
     raise_descriptor_limit(&config);
     let cores = topology::pick(config.runtime.cores.as_deref())?;
     for remark in topology::remarks(&cores) {
@@ -45,7 +49,8 @@ pub fn run(config: Config) -> anyhow::Result<()> {
     let config = Arc::new(config);
     let (keeper, catalog_requests) = crossbeam::channel::unbounded();
     let (clerk, asks) = crossbeam::channel::unbounded();
-    let board = Arc::new(Board::new(&config, (upstreams, tls), cores.len(), Asked { keeper, clerk }));
+    let (desk, petitions) = crossbeam::channel::unbounded();
+    let board = Arc::new(Board::new(&config, (upstreams, tls), cores.len(), Asked { keeper, clerk, desk }));
     let listeners = open_listeners(&config, cores.len())?;
     let statistics = config.stats.socket.as_deref().map(open_statistics).transpose()?;
 
@@ -69,6 +74,11 @@ pub fn run(config: Config) -> anyhow::Result<()> {
             .name("statistics".to_owned())
             .spawn(move || give_statistics(&listener, &handles, &board))?;
     }
+    {
+        let desk = Desk::new(running.handles().to_vec(), Arc::clone(&board), Arc::clone(&config));
+        let desk = desk.with(std::path::absolute(file)?, log);
+        std::thread::Builder::new().name("desk".to_owned()).spawn(move || desk.run(&petitions))?;
+    }
     let addresses: Vec<String> = config.listen.addresses.iter().map(ToString::to_string).collect();
     let core_list: Vec<String> = cores.iter().map(|core| core.0.to_string()).collect();
     tracing::info!(
@@ -78,13 +88,9 @@ pub fn run(config: Config) -> anyhow::Result<()> {
         "ready for clients"
     );
     let handles = running.handles().to_vec();
-    let timeout = config.limits.shutdown_timeout;
     std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
         for signal in signals.forever() {
-            tracing::info!(signal, ?timeout, "stopping: transactions may finish");
-            for handle in &handles {
-                handle.post(Message::Drain(Instant::now() + timeout));
-            }
+            on_signal(signal, &handles, &board);
         }
     })?;
     let outcome = running.join().context("a shard failed");
@@ -104,22 +110,46 @@ fn start_asking(
     asks: Receiver<Ask>,
 ) -> std::io::Result<()> {
     let handles = shards.to_vec();
-    std::thread::Builder::new()
-        .name("catalogs".to_owned())
-        .spawn(move || keeper::run(&catalog_requests, &handles))?;
+    std::thread::Builder::new().name("catalogs".to_owned()).spawn(move || keeper::run(&catalog_requests, &handles))?;
     let (handles, own) = (shards.to_vec(), Arc::clone(board));
     std::thread::Builder::new().name("clerk".to_owned()).spawn(move || clerk::run(&asks, &handles, &own))?;
     Ok(())
 }
 
-fn start_log(config: &Config) {
-    let level = config.log.level.name().parse().unwrap_or(tracing::level_filters::LevelFilter::INFO);
-    tracing_subscriber::fmt()
+fn on_signal(signal: i32, handles: &[ShardHandle<Message>], board: &Board) {
+    let petition = match signal {
+        SIGHUP => Petition::Reload,
+        SIGUSR1 => Petition::Pause,
+        SIGUSR2 => Petition::Resume,
+        _ => {
+            let timeout = Duration::from_millis(board.shutdown_timeout_ms.load(Ordering::Relaxed));
+            tracing::info!(signal, ?timeout, "stopping: transactions may finish");
+            for handle in handles {
+                handle.post(Message::Drain(Instant::now() + timeout));
+            }
+            return;
+        }
+    };
+    if board.desk.send(petition).is_err() {
+        tracing::warn!(signal, "nobody is there to hear the signal");
+    }
+}
+
+/// Gives what changes the level later.
+fn start_log(config: &Config) -> LogDial {
+    let builder = tracing_subscriber::fmt()
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false)
-        .with_max_level(level)
-        .init();
+        .with_env_filter(EnvFilter::new(config.log.level.name()))
+        .with_filter_reloading();
+    let handle = builder.reload_handle();
+    builder.init();
+    Box::new(move |level| {
+        if let Err(error) = handle.reload(EnvFilter::new(level.name())) {
+            tracing::warn!(%error, "the log's level could not be changed");
+        }
+    })
 }
 
 /// Every client is a descriptor.

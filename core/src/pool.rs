@@ -4,7 +4,7 @@
 //! permits, and a connection exists only while its permit is taken. Membership is the state: a server connection sits in
 //! exactly one list, and [`Shard::move_to`] is the only way from one to another.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -14,12 +14,15 @@ use dbproto::message::frontend;
 use dbproto::pipeline::{Expect, Owed};
 use runtime::Address;
 
+use crate::bound::Common;
 use crate::catalog::Catalog;
 use crate::catalog::keeper::{DatabaseKey, News};
 use crate::error::Failure;
 use crate::pipe::{Flow, List, Mark, Seed, ServerId, Soil};
 use fit::Pick;
 use permit::Permits;
+use queue::Queue;
+use slot::Supply;
 
 use crate::server::secure::Way;
 use crate::session::{Phase, Pin, Place, SessionId};
@@ -28,8 +31,11 @@ use crate::tls::Upstream;
 
 mod fit;
 pub(crate) mod home;
-mod open;
+pub(crate) mod open;
 pub(crate) mod permit;
+mod queue;
+mod slot;
+pub(crate) mod statement;
 
 /// Names a pool on its shard.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
@@ -38,8 +44,6 @@ pub(crate) struct PoolId(pub(crate) u32);
 /// Longest pause between attempts to connect.
 const RETRY_MAX: Duration = Duration::from_millis(200);
 const RETRY_MIN: Duration = Duration::from_millis(10);
-/// An attempt that has not been answered for so long does not hold up the next.
-const SILENCE_MAX: Duration = Duration::from_millis(400);
 /// Sets of start-up settings whose reported parameters are remembered.
 const WELCOMES_MAX: usize = 256;
 
@@ -56,6 +60,8 @@ pub(crate) struct Target {
     pub(crate) user: String,
     pub(crate) credentials: Credentials,
     pub(crate) tls: Option<Arc<Upstream>>,
+    /// What is run on every new connection before clients may have it, and again when it was cleaned.
+    pub(crate) connect_query: Option<Arc<str>>,
 }
 
 impl Target {
@@ -118,7 +124,10 @@ pub(crate) struct Pool {
     pub(crate) shared: Vec<ServerId>,
     /// Those in [`List::Draining`].
     pub(crate) draining: Vec<ServerId>,
-    pub(crate) waiting: VecDeque<SessionId>,
+    pub(crate) waiting: Queue,
+    /// What all shards' parts of it have in common.
+    pub(crate) common: Arc<Common>,
+    pub(crate) supply: Supply,
     pub(crate) retry: Retry,
     /// When the last attempt to connect began.
     pub(crate) dialled_at: Option<Instant>,
@@ -127,6 +136,10 @@ pub(crate) struct Pool {
     pub(crate) last_error: Option<String>,
     /// What servers report under a set of start-up settings, by its fingerprint.
     pub(crate) welcomes: HashMap<u64, Parameters, foldhash::fast::RandomState>,
+    /// Whether an administrator holds it: no connection is given out or made.
+    pub(crate) paused: bool,
+    /// Connections of an older generation are closed as soon as they are free.
+    pub(crate) generation: u64,
     pub(crate) stats: stats::PoolStats,
 }
 
@@ -147,14 +160,25 @@ impl Pool {
             idle: Vec::new(),
             shared: Vec::new(),
             draining: Vec::new(),
-            waiting: VecDeque::new(),
+            waiting: Queue::default(),
+            common: Arc::default(),
+            supply: Supply::default(),
             retry: Retry { delay: Duration::ZERO, not_before: None },
             dialled_at: None,
             way: Way::First,
             last_error: None,
             welcomes: HashMap::default(),
+            paused: false,
+            generation: 0,
             stats: stats::PoolStats::default(),
         }
+    }
+
+    /// A session has got a connection after so long.
+    pub(crate) fn note_wait(&mut self, waited: Duration) {
+        let us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+        self.stats.queue_time.record_us(us);
+        self.stats.wait_us = self.stats.wait_us.saturating_add(us);
     }
 
     /// Whether something may be due soon.
@@ -237,30 +261,31 @@ impl Shard {
         if self.sessions.get(id).is_some_and(|session| session.place == Place::Waiting) {
             self.ask_for_permit(io, pool_id);
             self.hurry(io);
+            self.bound_queue(io, pool_id, id);
         }
     }
 
     /// Gives free connections to those that wait, and dials more while there are permits.
     pub(crate) fn serve(&mut self, io: &mut World<'_>, pool_id: PoolId) {
         loop {
-            let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };
-            let Some(front) = pool.waiting.front().copied() else { return };
+            let Some(pool) = self.pools.get_mut(pool_id.0 as usize).filter(|pool| !pool.paused) else { return };
+            let Some(front) = pool.waiting.front() else { return };
             if self.sessions.get(front).is_none_or(|session| session.place != Place::Waiting) {
                 pool.waiting.pop_front();
                 continue;
             }
             self.forget_old_proof(front);
             if self.try_share(io, front) {
-                self.take_front(pool_id);
+                self.take_front(pool_id, front);
                 continue;
             }
             match self.pick(pool_id, front) {
                 Pick::Fit(server) => {
-                    self.take_front(pool_id);
+                    self.take_front(pool_id, front);
                     self.prepare(io, server, front);
                 }
                 Pick::BeingAsked(server) => {
-                    self.take_front(pool_id);
+                    self.take_front(pool_id, front);
                     self.promise(server, front);
                 }
                 Pick::Ask(server) => {
@@ -274,10 +299,11 @@ impl Shard {
         self.close_one_sharer(pool_id);
     }
 
-    fn take_front(&mut self, pool_id: PoolId) {
+    fn take_front(&mut self, pool_id: PoolId, front: SessionId) {
         if let Some(pool) = self.pool_mut(pool_id) {
             pool.waiting.pop_front();
         }
+        self.leave_line(pool_id, front);
     }
 
     /// A waiter that needs a pipe of its own closes the shortest shared one to joiners.
@@ -296,27 +322,6 @@ impl Shard {
         }
     }
 
-    fn dial_for_waiting(&mut self, io: &mut World<'_>, pool_id: PoolId) {
-        loop {
-            let Some(pool) = self.pools.get(pool_id.0 as usize) else { return };
-            let wanted = pool.waiting.len() > pool.connecting as usize;
-            let paused = pool.retry.not_before.is_some_and(|at| at > io.now());
-            // after a failure one attempt at a time finds out whether Postgres is back, unless nothing is heard of it
-            let probing = pool.retry.not_before.is_some()
-                && pool.connecting > 0
-                && pool.dialled_at.is_some_and(|at| io.now().saturating_duration_since(at) < SILENCE_MAX);
-            if !wanted
-                || pool.open >= pool.permits
-                || paused
-                || probing
-                || !self.board.take_database_slot(pool.database.0)
-            {
-                return;
-            }
-            self.dial(io, pool_id);
-        }
-    }
-
     /// An exclusive pipe has nothing owed: the session gives it up unless a transaction or a pin keeps it.
     pub(crate) fn let_go_if_done(&mut self, io: &mut World<'_>, id: ServerId) {
         let Some(server) = self.servers.get_mut(id) else { return };
@@ -330,9 +335,14 @@ impl Shard {
         };
         let Some(session) = self.sessions.get_mut(holder) else { return };
         session.barrier = crate::session::Barrier::Open;
+        session.record.note_pin(session.pin, io.now());
         let mode = self.pools.get(server.pool.0 as usize).map(|pool| pool.settings.mode);
         if idle && session.stream_left == 0 && self.draining.is_some() && session.input.is_empty() {
             self.end_session(io, holder, Some(&Failure::Shutdown));
+            return;
+        }
+        if !idle && mode == Some(config::PoolMode::Statement) {
+            self.take_back_transaction(io, id, holder);
             return;
         }
         let keeps = !idle
@@ -342,6 +352,7 @@ impl Shard {
         let more = !session.input.is_empty();
         if !keeps {
             session.place = Place::Idle;
+            session.active_at = io.now();
             if server.soil == Soil::Unknown {
                 session.home = Some(id);
                 session.reading = server.reading;
@@ -389,20 +400,21 @@ impl Shard {
             server.flow = Flow::Open;
             io.resume(server.socket);
         }
-        let (pool_id, age) = (server.pool, now.saturating_duration_since(server.opened_at));
-        let foreseeable = server.seed == Seed::Chosen;
-        let Some(pool) = self.pool(pool_id) else { return };
+        let (pool_id, generation, foreseeable) = (server.pool, server.generation, server.seed == Seed::Chosen);
+        let (Some(pool), Some(server)) = (self.pool(pool_id), self.servers.get(id)) else { return };
         // nothing that cleans a connection takes away a seed: what comes next could be foreseen
-        let old = age >= pool.settings.server_lifetime || foreseeable;
-        let owner = self.servers.get(id).filter(|server| server.soil == Soil::Unknown).and_then(|s| s.last_session);
+        let old = foreseeable || server.is_older(now, pool.settings.server_lifetime);
+        // somebody waits for it to go: the session that has left something there is not waited for
+        let unwanted = generation < pool.generation || pool.paused || pool.open > pool.permits;
+        let owner = server.last_session.filter(|_| server.soil == Soil::Unknown);
         let home = owner.and_then(|owner| self.sessions.get(owner)).is_some_and(|session| session.home == Some(id));
-        if (old && !home) || self.draining.is_some() {
+        if self.draining.is_some() || (!home && (old || unwanted || self.must_yield(now, pool_id))) {
             self.retire(io, id);
         } else if !home && let Some(to) = self.take_wanted(now, pool_id) {
             self.lend(io, id, to);
         } else {
             self.move_to(id, List::Idle);
-            if home && self.is_wanted(now, pool_id) {
+            if home && (unwanted || self.is_wanted(now, pool_id)) {
                 self.begin_probe(io, id);
             }
         }
@@ -418,7 +430,6 @@ impl Shard {
         let overdue: Vec<SessionId> = pool
             .waiting
             .iter()
-            .copied()
             .take_while(|id| {
                 self.sessions
                     .get(*id)
@@ -432,14 +443,16 @@ impl Shard {
             self.on_wait_timeout(io, pool_id, id);
         }
         let Some(pool) = self.pool(pool_id) else { return };
+        let mut spare = pool.common.open().saturating_sub(pool.settings.min_pool_size);
         let stale: Vec<ServerId> = pool
             .idle
             .iter()
             .copied()
             .filter(|id| {
                 self.servers.get(*id).is_some_and(|server| {
-                    now.saturating_duration_since(server.idle_since) >= idle
-                        || now.saturating_duration_since(server.opened_at) >= life
+                    let unused = spare > 0 && now.saturating_duration_since(server.idle_since) >= idle;
+                    spare -= u32::from(unused);
+                    unused || server.is_older(now, life)
                 })
             })
             .collect();
@@ -453,12 +466,15 @@ impl Shard {
         self.on_share_tick(io, pool_id);
         self.look_at_pins(io, pool_id);
         self.serve(io, pool_id);
+        self.keep_warm(io, pool_id);
+        self.on_reserve_tick(io, pool_id);
         self.ask_for_permit(io, pool_id);
     }
 
     fn on_wait_timeout(&mut self, io: &mut World<'_>, pool_id: PoolId, id: SessionId) {
         let Some(session) = self.sessions.get(id).filter(|session| session.place == Place::Waiting) else { return };
         let waited = io.now().saturating_duration_since(session.waiting_since);
+        self.leave_line(pool_id, id);
         let Some(pool) = self.pool_mut(pool_id) else { return };
         pool.stats.wait_timeouts += 1;
         let failure = match &pool.last_error {

@@ -1,11 +1,12 @@
 //! The life of a server connection: dialled, logged in (`login`), read from (`reply`), told to go, dead.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use dbproto::message::frontend;
 use runtime::Closed;
 
+use crate::bound::Slot;
 use crate::error::Failure;
 use crate::pipe::{Cancel, Delivery, Flow, Goodbye, List, Owner, Server, ServerId, Soil, Streaming, Tail};
 use crate::pool::PoolId;
@@ -34,8 +35,8 @@ enum Ending {
 
 impl Shard {
     /// Begins a new connection of a pool.
-    pub(crate) fn dial(&mut self, io: &mut World<'_>, pool_id: PoolId) {
-        let now = io.now();
+    pub(crate) fn dial(&mut self, io: &mut World<'_>, pool_id: PoolId, slot: Slot) {
+        let (now, serial) = (io.now(), self.next_serial(io));
         let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };
         let address = pool.target.address.clone();
         let give_up_at = now + pool.settings.server_connect_timeout;
@@ -54,6 +55,10 @@ impl Shard {
             };
             server.give_up_at = Some(give_up_at);
             server.hop = hop;
+            server.serial = serial;
+            server.user = pool.target.user.as_str().into();
+            server.generation = pool.generation;
+            server.slot = Some(slot);
             server
         });
         if let (Some(id), None) = (inserted, &failed) {
@@ -66,7 +71,6 @@ impl Shard {
         if let Some(id) = inserted {
             self.servers.remove(id);
         }
-        self.give_database_slot_of(pool_id);
         let error = failed.unwrap_or_else(|| "too many server connections".to_owned());
         self.on_connect_failed(io, pool_id, error);
     }
@@ -100,6 +104,7 @@ impl Shard {
                 server.input = BytesMut::from(input.get(used..).unwrap_or_default());
             }
         }
+        self.count_server_input(id);
         self.after_replies(io, id);
     }
 
@@ -131,7 +136,10 @@ impl Shard {
                     self.doubt(io, id, "it is in a transaction that nobody began");
                 }
             }
-            List::Exclusive => self.let_go_if_done(io, id),
+            List::Exclusive => {
+                self.note_idle(io.now(), id);
+                self.let_go_if_done(io, id);
+            }
             List::Shared | List::Draining => self.after_shared(io, id),
             // its end comes in a moment: nobody is to have it meanwhile
             List::Idle if server.said_goodbye == Goodbye::Said => {
@@ -142,6 +150,13 @@ impl Shard {
                 }
             }
             List::Connecting | List::Idle | List::Working | List::Leaving(_) | List::Closing => {}
+        }
+    }
+
+    /// From now on nothing is owed on a connection, if that is so.
+    fn note_idle(&mut self, now: Instant, id: ServerId) {
+        if let Some(server) = self.servers.get_mut(id).filter(|server| server.pipeline.is_empty()) {
+            server.idle_since = now;
         }
     }
 
@@ -227,22 +242,20 @@ impl Shard {
         self.forget_server(io, id);
     }
 
-    pub(crate) fn give_database_slot_of(&self, pool: PoolId) {
-        if let Some(pool) = self.pool(pool) {
-            self.board.give_database_slot(pool.database.0);
-        }
-    }
-
     /// The backend is gone: its permit is free again.
     pub(crate) fn forget_server(&mut self, io: &mut World<'_>, id: ServerId) {
         self.move_to(id, List::Closing);
         let Some(server) = self.servers.remove(id) else { return };
-        if let Some(pool) = self.pool_mut(server.pool) {
+        let pool_id = server.pool;
+        // its place is free before anybody is served
+        drop(server);
+        if let Some(pool) = self.pool_mut(pool_id) {
             pool.open = pool.open.saturating_sub(1);
+            pool.give_reserve_back();
         }
-        self.give_database_slot_of(server.pool);
-        self.on_permit_free(io, server.pool);
-        self.serve(io, server.pool);
+        self.on_permit_free(io, pool_id);
+        self.serve(io, pool_id);
+        self.keep_warm(io, pool_id);
     }
 
     /// Everybody who has something under way on this connection is told or served elsewhere.
@@ -276,7 +289,7 @@ impl Shard {
         }
         if let Some(session) = promised.filter(|session| Some(*session) != owner) {
             // nothing of its request was written
-            self.acquire(io, session);
+            self.acquire_again(io, session);
         }
         if let Some(session) = holder {
             self.fail_holder(io, session, id, ending);

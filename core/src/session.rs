@@ -13,8 +13,12 @@ use dbproto::auth::Credentials;
 use dbproto::auth::server::{Secret, ServerAuth};
 use runtime::{ShardId, SocketId};
 
+use crate::admin::Record;
+use crate::admin::console::Console;
+use crate::bound::Seat;
 use crate::clerk::Role;
 use crate::dress::Dress;
+use crate::memory::Share;
 use crate::pipe::{Flow, ServerId};
 use crate::pool::PoolId;
 use crate::session::secure::{Asked, Transport};
@@ -44,6 +48,8 @@ pub(crate) enum Phase {
     Welcoming,
     /// It may send requests.
     Ready,
+    /// It uses the console.
+    Console(Box<Console>),
     /// Another shard will serve it.
     Leaving(Box<(ShardId, Start)>),
 }
@@ -264,6 +270,8 @@ pub(crate) struct Session {
     pub(crate) admission: Admission,
     pub(crate) place: Place,
     pub(crate) pool: PoolId,
+    /// Its place among the clients of its database and user.
+    pub(crate) seat: Option<Seat>,
     pub(crate) user: Box<str>,
     /// The settings of its start-up packet.
     pub(crate) login_dress: Rc<Dress>,
@@ -294,6 +302,8 @@ pub(crate) struct Session {
     pub(crate) reading: Reading,
     pub(crate) skip: Skip,
     pub(crate) input: BytesMut,
+    /// What its input is counted as.
+    pub(crate) share: Share,
     /// Bytes of a long message that are still to be passed on to the server connection.
     pub(crate) stream_left: usize,
     /// The end of what has passed of a long Query.
@@ -301,7 +311,10 @@ pub(crate) struct Session {
     pub(crate) waiting_since: Instant,
     /// How often the connection was lost under the request that runs.
     pub(crate) losses: u32,
+    /// When it last sent something or was answered.
+    pub(crate) active_at: Instant,
     pub(crate) flow: Flow,
+    pub(crate) record: Record,
 }
 
 impl Session {
@@ -319,6 +332,7 @@ impl Session {
             admission: Admission::Granted,
             place: Place::Idle,
             pool: PoolId::default(),
+            seat: None,
             user: Box::default(),
             login_dress: Rc::default(),
             dress: Rc::default(),
@@ -340,11 +354,14 @@ impl Session {
             reading: Reading::Unusual,
             skip: Skip::No,
             input: BytesMut::new(),
+            share: Share::default(),
             stream_left: 0,
             tail: None,
             waiting_since: now,
             losses: 0,
+            active_at: now,
             flow: Flow::Open,
+            record: Record::new(0, now),
         }
     }
 }

@@ -7,142 +7,44 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use config::Config;
 use crossbeam::channel::Sender;
-use crossbeam::utils::CachePadded;
-use runtime::{Address, Event, Expectation, Io, Reactor, ShardId, Tls};
+use runtime::{Event, Expectation, Io, Reactor, ShardId, Tls};
 use stats::{PoolStats, ShardStats};
 
+use crate::admin::{Levers, Order, Record, Withdrawal};
+use crate::bound::LineId;
 use crate::cancel::{CancelConnection, random_secret};
-use crate::catalog::keeper::{DatabaseKey, News, WatchRequest};
-use crate::clerk::{Answer, Ask};
+use crate::catalog::keeper::{DatabaseKey, News};
+use crate::clerk::Answer;
+use crate::deadline::Deadlines;
 use crate::error::Failure;
+use crate::memory::Memory;
 use crate::pace::Paces;
 use crate::pipe::{Flow, Server, ServerId};
-use crate::pool::permit::{Lent, PoolKey};
+use crate::pool::permit::{Lent, PoolKey, Question};
 use crate::pool::{Pool, PoolId};
 use crate::session::secure::Transport;
 use crate::session::{Phase, Place, Session, SessionId, Start};
 use crate::slab::{Key, Slab, TokenKind};
 use crate::statement::Interner;
-use crate::throttle::Throttle;
 use crate::tls::TlsState;
+
+mod board;
+
+pub(crate) use board::{Asked, Board};
 
 /// What a shard may ask of its runtime.
 pub(crate) type World<'a> = dyn Io<Message> + 'a;
 
 /// Pause between looks at timeouts while something is expected to happen soon, and otherwise.
-const TICK_SOON: Duration = Duration::from_millis(10);
+pub(crate) const TICK_SOON: Duration = Duration::from_millis(10);
 const TICK_IDLE: Duration = Duration::from_secs(1);
 /// Clients above the limit that are still told so; beyond, connections are closed without a word.
 const REFUSED_MAX: u32 = 1000;
-
-/// What all shards know together.
-pub(crate) struct Board {
-    /// When the process began.
-    pub(crate) started: Instant,
-    /// Makes up answers for users that do not exist.
-    pub(crate) mock_key: [u8; 32],
-    /// Where each configured database is, in the configuration's order.
-    pub(crate) upstreams: Vec<Address>,
-    /// What connections are encrypted with at first.
-    pub(crate) tls: Arc<TlsState>,
-    /// Server connections of each configured database, and how many it may have.
-    databases: Vec<(AtomicU32, u32)>,
-    /// Where users are asked for.
-    pub(crate) clerk: Sender<Ask>,
-    pub(crate) throttle: Throttle,
-    /// Where catalogs are asked for.
-    pub(crate) keeper: Sender<WatchRequest>,
-    /// Clients of each shard.
-    clients: Vec<CachePadded<AtomicU32>>,
-    total: CachePadded<AtomicU32>,
-}
-
-impl Board {
-    pub(crate) fn new(
-        config: &Config,
-        (upstreams, tls): (Vec<Address>, TlsState),
-        shards: usize,
-        asked: Asked,
-    ) -> Self {
-        let mut mock_key = [0; 32];
-        crate::cancel::fill_random(&mut mock_key);
-        Self {
-            started: Instant::now(),
-            mock_key,
-            databases: config
-                .databases
-                .iter()
-                .map(|database| (AtomicU32::new(0), database.max_connections.unwrap_or(u32::MAX)))
-                .collect(),
-            keeper: asked.keeper,
-            clerk: asked.clerk,
-            throttle: Throttle::new(config.auth.delay_max),
-            upstreams,
-            tls: Arc::new(tls),
-            clients: (0..shards).map(|_| CachePadded::default()).collect(),
-            total: CachePadded::default(),
-        }
-    }
-
-    /// Takes one of the connections a configured database may have; gives whether there was one.
-    pub(crate) fn take_database_slot(&self, number: usize) -> bool {
-        self.databases.get(number).is_some_and(|(open, limit)| {
-            let taken =
-                open.fetch_update(Ordering::AcqRel, Ordering::Acquire, |open| (open < *limit).then(|| open + 1));
-            taken.is_ok()
-        })
-    }
-
-    pub(crate) fn give_database_slot(&self, number: usize) {
-        if let Some((open, _)) = self.databases.get(number) {
-            open.fetch_sub(1, Ordering::AcqRel);
-        }
-    }
-
-    /// Counts a client in; gives how many there are now.
-    fn enter(&self, shard: ShardId) -> u32 {
-        if let Some(count) = self.clients.get(usize::from(shard.0)) {
-            count.fetch_add(1, Ordering::Relaxed);
-        }
-        self.total.fetch_add(1, Ordering::Relaxed) + 1
-    }
-
-    /// Whether no shard has a client.
-    fn is_empty(&self) -> bool {
-        self.total.load(Ordering::Relaxed) == 0
-    }
-
-    fn leave(&self, shard: ShardId) {
-        if let Some(count) = self.clients.get(usize::from(shard.0)) {
-            count.fetch_sub(1, Ordering::Relaxed);
-        }
-        self.total.fetch_sub(1, Ordering::Relaxed);
-    }
-
-    /// The shard with the fewest clients; `here` if none has fewer.
-    fn least_loaded(&self, here: ShardId) -> ShardId {
-        let load = |index: usize| self.clients.get(index).map_or(u32::MAX, |count| count.load(Ordering::Relaxed));
-        let mut best = (load(usize::from(here.0)), here);
-        for index in 0..self.clients.len() {
-            if load(index) < best.0 {
-                best = (load(index), ShardId(u16::try_from(index).unwrap_or(u16::MAX)));
-            }
-        }
-        best.1
-    }
-}
-
-/// Where shards ask for what they must not wait for.
-pub(crate) struct Asked {
-    pub(crate) keeper: Sender<WatchRequest>,
-    pub(crate) clerk: Sender<Ask>,
-}
 
 /// A client on its way to the shard that will serve it.
 pub(crate) struct Newcomer {
@@ -170,13 +72,19 @@ pub(crate) enum Admission {
 /// What shards and the control side say to a shard.
 pub(crate) enum Message {
     /// A client to serve.
-    Client(Newcomer),
+    Client(Box<Newcomer>),
     /// A cancel request for one of its sessions.
     Cancel { index: u32, secret: u32 },
     /// Stop: let transactions finish until then.
     Drain(Instant),
     /// A shard whose clients wait asks for a connection of this pool.
-    AskPermit { key: PoolKey, from: ShardId },
+    AskPermit { question: Question, from: ShardId },
+    /// A shard whose clients wait asks for an idle connection in this line to be closed.
+    AskSlot { line: LineId, from: ShardId },
+    /// A shard that has found the memory for buffers used up asks for the largest session to be closed.
+    MakeRoom,
+    /// A shard without permits asks for a connection that this pool is to keep.
+    KeepWarm { key: PoolKey, from: ShardId },
     /// A permit, with its connection if there is one.
     Lent(Box<Lent>),
     /// News of a database's catalog.
@@ -185,6 +93,8 @@ pub(crate) enum Message {
     Tls(Arc<TlsState>),
     /// What was asked about somebody who wants to come in.
     Found(Box<Answer>),
+    /// What the desk wants; see [`crate::admin`].
+    Admin(Box<Order>),
     /// Tell what has been counted.
     Snapshot(Sender<(ShardStats, Vec<PoolStats>)>),
 }
@@ -219,8 +129,15 @@ pub(crate) struct Shard {
     pub(crate) held: Vec<(Instant, SessionId)>,
     /// While stopping: until when transactions may go on.
     pub(crate) draining: Option<Instant>,
+    /// When limits on time are to be looked at.
+    pub(crate) deadlines: Deadlines,
+    pub(crate) memory: Memory,
     pub(crate) rng: fastrand::Rng,
     pub(crate) stats: ShardStats,
+    /// How an administrator has set things.
+    pub(crate) levers: Arc<Levers>,
+    /// Connections that have got a number here.
+    pub(crate) serials: u32,
     next_tick: Option<Instant>,
     listeners: Vec<OwnedFd>,
     is_unix: Vec<bool>,
@@ -249,8 +166,12 @@ impl Shard {
             starting: VecDeque::new(),
             held: Vec::new(),
             draining: None,
+            deadlines: Deadlines::default(),
+            memory: Memory::default(),
             rng: fastrand::Rng::new(),
             stats: ShardStats { core, ..ShardStats::default() },
+            levers: Arc::default(),
+            serials: 0,
             next_tick: None,
             listeners,
             is_unix,
@@ -264,6 +185,11 @@ impl Shard {
 
     fn tick_within(&mut self, io: &mut World<'_>, pause: Duration) {
         let at = io.now() + pause;
+        self.tick_at(io, at);
+    }
+
+    /// Timeouts are looked at then, or sooner.
+    pub(crate) fn tick_at(&mut self, io: &mut World<'_>, at: Instant) {
         if self.next_tick.is_none_or(|tick| tick > at) {
             self.next_tick = Some(at);
             io.set_timer(Some(at));
@@ -291,7 +217,7 @@ impl Shard {
             Some(_) => None,
             None => rustix::net::sockopt::socket_peercred(&socket).ok().map(|whose| whose.uid.as_raw()),
         };
-        let newcomer = Newcomer { socket, peer, uid, admission, tls: None, start: None };
+        let newcomer = Box::new(Newcomer { socket, peer, uid, admission, tls: None, start: None });
         if to == io.shard() {
             self.adopt(io, newcomer);
         } else if let Err(Message::Client(newcomer)) = io.post(to, Message::Client(newcomer)) {
@@ -304,13 +230,15 @@ impl Shard {
     }
 
     /// Another shard's client becomes ours; it has been counted.
-    fn adopt(&mut self, io: &mut World<'_>, newcomer: Newcomer) {
+    fn adopt(&mut self, io: &mut World<'_>, newcomer: Box<Newcomer>) {
         let now = io.now();
-        let Newcomer { socket, peer, uid, admission, tls, start } = newcomer;
+        let serial = self.next_serial(io);
+        let Newcomer { socket, peer, uid, admission, tls, start } = *newcomer;
         let inserted = self.sessions.insert_with(|id| {
             let socket = io.attach(socket, id.token(TokenKind::Session));
             let mut session = Session::accepted(socket, random_secret(), peer, now);
             session.admission = admission;
+            session.record = Record::new(serial, now);
             session.uid = uid;
             if let Some(tls) = tls {
                 io.resume_tls(socket, tls);
@@ -352,7 +280,7 @@ impl Shard {
         self.board.enter(to);
         let start = Some((start, output, session.input));
         let (peer, uid) = (session.peer, session.uid);
-        let newcomer = Newcomer { socket, peer, uid, admission: Admission::Granted, tls, start };
+        let newcomer = Box::new(Newcomer { socket, peer, uid, admission: Admission::Granted, tls, start });
         if io.post(to, Message::Client(newcomer)).is_err() {
             // the other shard is drowning in messages; the client may come again
             tracing::warn!("a client was turned away because the ring to its shard is full");
@@ -363,9 +291,10 @@ impl Shard {
     /// The session is no more.
     pub(crate) fn drop_session(&mut self, io: &mut World<'_>, id: SessionId) {
         self.stop_waiting(id);
+        self.cancel_console(io, id, Withdrawal::Gone);
         if let Some(session) = self.sessions.remove(id) {
             self.board.leave(io.shard());
-            if !matches!(session.phase, Phase::Ready | Phase::Leaving(_)) {
+            if !matches!(session.phase, Phase::Ready | Phase::Console(_) | Phase::Leaving(_)) {
                 self.stats.login_failures += 1;
             }
         }
@@ -373,7 +302,9 @@ impl Shard {
 
     fn on_client_drained(&mut self, io: &mut World<'_>, id: SessionId) {
         let Some(session) = self.sessions.get(id) else { return };
-        if let Place::Exclusive(server) | Place::Shared(server) = session.place
+        if matches!(session.phase, Phase::Console(_)) {
+            self.ready.push_back(id);
+        } else if let Place::Exclusive(server) | Place::Shared(server) = session.place
             && let Some(server) = self.servers.get_mut(server)
             && server.flow == Flow::Paused
         {
@@ -411,6 +342,9 @@ impl Shard {
         for id in self.sessions.keys() {
             let Some(session) = self.sessions.get(id) else { continue };
             match session.place {
+                Place::Idle if matches!(session.phase, Phase::Console(_)) => {
+                    self.end_session(io, id, Some(&Failure::Shutdown));
+                }
                 Place::Idle if session.input.is_empty() => self.end_session(io, id, Some(&Failure::Shutdown)),
                 Place::Exclusive(server) => self.let_go_if_done(io, server),
                 Place::Idle | Place::Waiting | Place::Promised(_) | Place::Shared(_) => {}
@@ -456,12 +390,14 @@ impl Shard {
         self.next_tick = None;
         self.on_starting_tick(io);
         self.on_held_tick(io);
+        self.on_deadline_tick(io);
         self.on_server_tick(io);
         self.on_cancel_tick(io);
         for index in 0..self.pools.len() {
             self.on_pool_tick(io, PoolId(u32::try_from(index).unwrap_or(u32::MAX)));
         }
         self.run_ready(io);
+        self.keep_memory(io);
         self.on_drain_tick(io);
         let soon = self.draining.is_some()
             || self.cancels.len() > 0
@@ -469,7 +405,7 @@ impl Shard {
             || self.pools.iter().any(Pool::is_busy);
         if soon {
             self.tick_within(io, TICK_SOON);
-        } else if self.servers.len() > 0 || !self.starting.is_empty() {
+        } else if self.servers.len() > 0 || !self.starting.is_empty() || self.pools.iter().any(Pool::is_cold) {
             self.tick_within(io, TICK_IDLE);
         }
     }
@@ -526,6 +462,7 @@ impl Reactor for Shard {
             },
         }
         self.run_ready(io);
+        self.keep_memory(io);
     }
 
     fn on_message(&mut self, io: &mut dyn Io<Message>, _from: ShardId, message: Message) {
@@ -537,11 +474,15 @@ impl Reactor for Shard {
             Message::Client(newcomer) => self.adopt(io, newcomer),
             Message::Cancel { index, secret } => self.cancel_session(io, index, secret),
             Message::Drain(until) => self.drain(io, until),
-            Message::AskPermit { key, from } => self.on_ask_permit(io, key, from),
+            Message::AskPermit { question, from } => self.on_ask_permit(io, question, from),
+            Message::AskSlot { line, from } => self.on_ask_slot(io, line, from),
+            Message::MakeRoom => self.on_make_room(io),
+            Message::KeepWarm { key, from } => self.on_keep_warm(io, key, from),
             Message::Lent(lent) => self.on_lent(io, *lent),
             Message::Catalog(news) => self.on_news(&news),
             Message::Tls(state) => self.on_tls_state(state),
             Message::Found(answer) => self.on_found(io, *answer),
+            Message::Admin(order) => self.on_order(io, *order),
             Message::Snapshot(reply) => {
                 // the asker may have given up
                 let _sent: Result<(), _> = reply.send(self.take_stock());

@@ -54,7 +54,7 @@ impl Shard {
         // kinds of different pools are different kinds; 0 means none
         let kind = (verdict.kind ^ u64::from(session.pool.0).wrapping_mul(0x9e37_79b9_7f4a_7c15)).max(1);
         session.kind = kind;
-        if self.draining.is_some() {
+        if self.draining.is_some() || pool.paused {
             return false;
         }
         let weight = if self.paces.is_light(kind) { Weight::Light } else { Weight::Unknown };
@@ -146,6 +146,7 @@ impl Shard {
         if self.servers.get(server_id).is_some_and(|server| server.list == List::Idle) {
             self.move_to(server_id, List::Shared);
             self.hurry(io);
+            self.watch_server(io, server_id);
         }
         let Self { sessions, servers, interner, pools, stats, .. } = self;
         let (Some(session), Some(server)) = (sessions.get_mut(id), servers.get_mut(server_id)) else { return false };
@@ -154,6 +155,7 @@ impl Shard {
         };
         if server.in_flight.is_empty() {
             server.head_since = now;
+            server.timed_out = None;
         }
         let input = std::mem::take(&mut session.input);
         let out = io.output(server.socket);
@@ -176,7 +178,7 @@ impl Shard {
         }
         pool.stats.bytes_to_server += len as u64;
         let waited = now.saturating_duration_since(session.waiting_since);
-        pool.stats.queue_time.record_us(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
+        pool.note_wait(waited);
         match written {
             Ok(counts) => {
                 counts.add_to(&mut pool.stats);
@@ -236,7 +238,7 @@ impl Shard {
             let since = server.in_flight.front().map_or(now, |request| request.written_at.max(server.head_since));
             if server.depth() > 1 && now.saturating_duration_since(since) > HEAD_MAX {
                 self.evacuate(id);
-            } else if server.list == List::Shared && now.saturating_duration_since(server.opened_at) >= life {
+            } else if server.list == List::Shared && server.is_older(now, life) {
                 self.move_to(id, List::Draining);
             }
         }
@@ -266,7 +268,7 @@ impl Shard {
 fn verdict_of(session: &Session, pool: &Pool, len: usize) -> Option<Verdict> {
     let settings = &pool.settings;
     let can = settings.share == config::Share::On
-        && settings.mode == config::PoolMode::Transaction
+        && settings.mode != config::PoolMode::Session
         && session.pin == Pin::No
         && session.reading == Reading::Usual
         && session.changes.is_empty()

@@ -144,6 +144,11 @@ impl<T> Slab<T> {
         self.len
     }
 
+    /// Places there are, taken or free.
+    pub(crate) const fn slots(&self) -> usize {
+        self.slots.len()
+    }
+
     pub(crate) fn keys(&self) -> Vec<Key<T>> {
         (0..).zip(&self.slots).filter_map(|(index, _)| self.key_at(index)).collect()
     }

@@ -297,6 +297,11 @@ impl PreparedSet {
         self.entries.remove(&id);
     }
 
+    /// Statements the server has or is about to have.
+    pub(crate) fn len(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Whether the server is known to have it.
     pub(crate) fn has(&self, id: StatementId) -> bool {
         self.entries.get(&id).is_some_and(|entry| entry.presence == Presence::Known && entry.pending == 0)

@@ -285,7 +285,7 @@ impl Stack<'_> {
              [pool]\nsize = {}\n\
              [stats]\nsocket = {}\n\
              [[database]]\nname = \"*\"\nhost = \"127.0.0.1\"\nport = {}\n{server_password}\
-             [[user]]\nname = \"postgres\"\n{proof}",
+             [admin]\nadmin_users = [\"postgres\"]\n[[user]]\nname = \"postgres\"\n{proof}",
             options.listen,
             quoted(&options.cores)?,
             PLANE_SHUTDOWN.as_secs(),

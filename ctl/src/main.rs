@@ -4,6 +4,7 @@
 
 #![forbid(unsafe_code)]
 
+mod admin;
 mod check;
 mod dev;
 mod probe;
@@ -28,6 +29,8 @@ enum Command {
     Dev(Box<dev::Options>),
     /// Tell all that is wrong with a configuration file, without starting anything.
     Check(check::Options),
+    /// Ask the data plane's console: SHOW ..., PAUSE, RELOAD and the like.
+    Admin(admin::Options),
     /// Show what the data plane is doing.
     Stats(statistics::Options),
     /// Make the verifier of a password for `[[user]] password` in the configuration.
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
     let outcome = match cli.command {
         Command::Dev(options) => dev::run(&options),
         Command::Check(options) => check::run(&options),
+        Command::Admin(options) => admin::run(&options),
         Command::Stats(options) => statistics::run(&options),
         Command::PasswordVerifier(options) => verifier::run(&options),
         Command::Completions { shell } => completions(shell),

@@ -86,7 +86,8 @@ fn converse(mut stream: impl Read + Write, password: Option<&str>, sql: &str) ->
     }
 }
 
-fn next_message(stream: &mut impl Read, input: &mut BytesMut) -> anyhow::Result<(u8, BytesMut)> {
+/// Reads one message: its tag and body.
+pub(crate) fn next_message(stream: &mut impl Read, input: &mut BytesMut) -> anyhow::Result<(u8, BytesMut)> {
     loop {
         let len = frame::split(input)?.map(|(frame, _)| (frame.tag, frame.bytes.len()));
         if let Some((tag, len)) = len {

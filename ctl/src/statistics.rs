@@ -107,11 +107,20 @@ fn picture(now: &Snapshot, interval: Option<&Snapshot>, times: &Snapshot) -> Str
 }
 
 fn table(head: &[&str], texts: usize, rows: impl Iterator<Item = Vec<String>>) -> Table {
+    table_aligned(head, |column| column >= texts, rows)
+}
+
+/// A table whose columns of numbers are aligned to the right.
+pub(crate) fn table_aligned(
+    head: &[&str],
+    is_number: impl Fn(usize) -> bool,
+    rows: impl Iterator<Item = Vec<String>>,
+) -> Table {
     let mut table = Table::new();
     table.load_preset(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table.set_header(head.to_vec()).add_rows(rows);
     for column in table.column_iter_mut() {
-        if column.index >= texts {
+        if is_number(column.index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
@@ -207,10 +216,12 @@ fn requests(now: &Snapshot, interval: Option<&Snapshot>) -> Table {
         "to server",
         "from server",
         "errors by class",
+        "limits reached",
     ];
     let last = interval.map(Snapshot::pools_total).unwrap_or_default();
     let rows = now.pools_total().into_iter().map(|pool| {
         let last = last.iter().find(|other| (&other.database, &other.user) == (&pool.database, &pool.user));
+        let limits = pool.limits.iter().map(|limit| format!("{} {}", limit.limit, limit.count));
         let classes = pool.errors.iter().map(|e| format!("{} {}", String::from_utf8_lossy(&e.class), e.count));
         vec![
             pool.database.clone(),
@@ -225,6 +236,7 @@ fn requests(now: &Snapshot, interval: Option<&Snapshot>) -> Table {
             bytes(pool.bytes_to_server),
             bytes(pool.bytes_from_server),
             classes.collect::<Vec<_>>().join(", "),
+            limits.collect::<Vec<_>>().join(", "),
         ]
     });
     table(&head, 2, rows)
@@ -381,7 +393,7 @@ mod tests {
              shop      bob        0        0      4    20     0       0          0       0           0         0         0       0
 
             Requests
-             database  user  queries/s  shared  exclusive  relayed  retried  cancelled  timed out  to server  from server  errors by class
+             database  user  queries/s  shared  exclusive  relayed  retried  cancelled  timed out  to server  from server  errors by class  limits reached
              shop      ann        4400   10000       1000        0        0          0          0        0 B       19 MiB       23 2, 40 2
              shop      bob        2200    5000        500        0        0          0          0        0 B      9.5 MiB
 

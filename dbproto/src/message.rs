@@ -10,6 +10,7 @@ use bytes::{BufMut as _, BytesMut};
 pub mod backend;
 pub mod error;
 pub mod frontend;
+pub mod result;
 
 /// A body that does not have its message's layout, or a message too long to be written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -163,13 +163,13 @@ enum Reading {
     CopyIn,
 }
 
-/// Whether the backend is inside an extended-query group: what it has done since the last Sync is one transaction, and not
-/// over yet, whether or not its answers are in.
+/// Whether the last extended-query message that was sent is followed by a Sync. Its answer may have come long ago: a Flush
+/// brings it, and the backend is in the middle of the group all the same: what it has done since is one transaction.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 enum Group {
     /// The last thing sent ends a request.
     #[default]
-    Closed,
+    Ended,
     /// Its Sync has not been sent.
     Open,
 }
@@ -226,7 +226,7 @@ impl Pipeline {
         }
         if owed.expect.is_terminal() {
             self.terminals = self.terminals.saturating_add(1);
-            self.group = Group::Closed;
+            self.group = Group::Ended;
         } else if !matches!(owed.expect, Expect::CopyEnd | Expect::Synthetic) {
             self.group = Group::Open;
         }
@@ -361,20 +361,24 @@ impl Pipeline {
     /// Syncs that were sent after the head and before the end of the COPY are read, and swallowed, in COPY mode.
     fn enter_copy_in(&mut self) {
         self.reading = Reading::CopyIn;
+        if self.queue.front().is_some_and(|head| !head.expect.is_terminal()) {
+            // of the Syncs below only one behind the end of the COPY still ends the group
+            self.group = Group::Open;
+        }
         let mut index: usize = 1;
         while let Some(item) = self.queue.get(index).copied() {
             match item.expect {
                 Expect::CopyEnd => {
                     self.queue.remove(index);
                     self.reading = Reading::Commands;
+                    if self.queue.back().is_some_and(|last| last.expect.is_terminal()) {
+                        self.group = Group::Ended;
+                    }
                     return;
                 }
                 Expect::Sync => {
                     self.queue.remove(index);
                     self.terminals = self.terminals.saturating_sub(1);
-                    if self.terminals == 0 {
-                        self.group = Group::Open;
-                    }
                 }
                 Expect::Parse
                 | Expect::Bind

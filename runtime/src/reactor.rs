@@ -5,7 +5,7 @@
 use std::fmt;
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -193,6 +193,10 @@ pub trait Io<M> {
     fn output(&mut self, socket: SocketId) -> &mut BytesMut;
     /// Bytes that the kernel has not taken yet.
     fn output_len(&self, socket: SocketId) -> usize;
+    /// The descriptor of a socket, to ask the kernel about it.
+    fn descriptor(&self, socket: SocketId) -> Option<BorrowedFd<'_>>;
+    /// Bytes that the kernel has not taken yet, of all sockets, as of the end of the last turn.
+    fn buffered(&self) -> usize;
     /// Asks for one [`Event::Drained`] when the output is at [`LOW_WATER`] or below.
     fn notify_drained(&mut self, socket: SocketId);
     /// Stops receiving; what the kernel had handed over already may still come.

@@ -48,6 +48,13 @@ pub(crate) enum Sending {
     InFlight,
 }
 
+/// Whether unsent bytes are to be counted again at the end of the turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Counting {
+    Done,
+    Queued,
+}
+
 #[derive(Debug)]
 pub(crate) struct Socket {
     pub(crate) fd: OwnedFd,
@@ -62,6 +69,9 @@ pub(crate) struct Socket {
     pub(crate) output: BytesMut,
     pub(crate) tls: Option<Box<Tls>>,
     pub(crate) drained_wanted: bool,
+    /// Unsent bytes as they were counted last.
+    pub(crate) counted: usize,
+    pub(crate) counting: Counting,
     /// Operations whose last completion has not come; the memory they use must stay.
     pub(crate) operations: u32,
     /// The address a connect reads from.
@@ -105,6 +115,8 @@ impl Sockets {
             output: BytesMut::new(),
             tls: None,
             drained_wanted: false,
+            counted: 0,
+            counting: Counting::Done,
             operations: 0,
             address: None,
         });

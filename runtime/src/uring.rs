@@ -5,7 +5,7 @@
 #![expect(unsafe_code, reason = "queue entries point at memory the kernel reads")]
 
 use std::io;
-use std::os::fd::{AsRawFd as _, OwnedFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
@@ -17,7 +17,7 @@ use socket2::SockAddr;
 use crate::buffer::GROUP;
 use crate::mesh::MeshEnd;
 use crate::reactor::{Address, Io, LOW_WATER, ShardId, SocketId, Token};
-use crate::socket::{Life, Receive, Sending, Socket, Sockets, Wanted};
+use crate::socket::{Counting, Life, Receive, Sending, Socket, Sockets, Wanted};
 use crate::tls::{Tls, TlsSide};
 
 /// What a completion belongs to; the low 32 bits of its user data are the index.
@@ -89,6 +89,10 @@ pub(crate) struct RingIo<M> {
     /// What TLS records are opened in, and what was in them; empty between events.
     pub(crate) records: BytesMut,
     pub(crate) plain: Vec<u8>,
+    /// Sockets that have got output while a send was under way.
+    grown: Vec<SocketId>,
+    /// Unsent bytes of all sockets.
+    buffered: usize,
     spare: Vec<BytesMut>,
     scratch: BytesMut,
 }
@@ -117,6 +121,8 @@ impl<M> RingIo<M> {
             beginning: Vec::new(),
             records: BytesMut::new(),
             plain: Vec::new(),
+            grown: Vec::new(),
+            buffered: 0,
             spare: Vec::new(),
             scratch: BytesMut::new(),
         })
@@ -193,11 +199,23 @@ impl<M> RingIo<M> {
     }
 
     pub(crate) fn mark_dirty(&mut self, id: SocketId) {
-        if let Some(socket) = self.sockets.get_mut(id)
-            && socket.sending == Sending::Idle
-        {
+        let Some(socket) = self.sockets.get_mut(id) else { return };
+        if socket.sending == Sending::Idle {
             socket.sending = Sending::Queued;
             self.dirty.push(id);
+        } else if socket.sending == Sending::InFlight && socket.counting == Counting::Done {
+            socket.counting = Counting::Queued;
+            self.grown.push(id);
+        }
+    }
+
+    /// Counts a socket's unsent bytes anew.
+    fn count(&mut self, id: SocketId) {
+        if let Some(socket) = self.sockets.get_mut(id) {
+            let unsent = socket.unsent();
+            self.buffered = (self.buffered + unsent).saturating_sub(socket.counted);
+            socket.counted = unsent;
+            socket.counting = Counting::Done;
         }
     }
 
@@ -205,9 +223,15 @@ impl<M> RingIo<M> {
     pub(crate) fn flush(&mut self) {
         let mut dirty = std::mem::take(&mut self.dirty);
         for id in dirty.drain(..) {
+            self.count(id);
             self.send(id);
         }
         self.dirty = dirty;
+        let mut grown = std::mem::take(&mut self.grown);
+        for id in grown.drain(..) {
+            self.count(id);
+        }
+        self.grown = grown;
     }
 
     fn send(&mut self, id: SocketId) {
@@ -250,6 +274,7 @@ impl<M> RingIo<M> {
 
     /// A send has ended: goes on with what is left, gives the buffers back when nothing is.
     pub(crate) fn after_send(&mut self, id: SocketId) {
+        self.count(id);
         let Some(socket) = self.sockets.get_mut(id) else { return };
         socket.sending = Sending::Idle;
         let farewell_due =
@@ -305,6 +330,7 @@ impl<M> RingIo<M> {
             sockets.get(*id).is_some_and(|socket| socket.life == Life::Leaving)
         });
         let mut socket = left?;
+        self.buffered = self.buffered.saturating_sub(socket.counted);
         let mut unsent = std::mem::take(&mut socket.in_flight);
         match socket.tls.as_deref_mut() {
             None => {
@@ -343,7 +369,7 @@ fn prepare_tcp(socket: &OwnedFd) -> rustix::io::Result<()> {
 
 fn shutdown(fd: RawFd) {
     // SAFETY: the descriptor is owned by the caller's socket.
-    let fd = unsafe { std::os::fd::BorrowedFd::borrow_raw(fd) };
+    let fd = unsafe { BorrowedFd::borrow_raw(fd) };
     // the peer may have gone first
     let _done: Result<(), rustix::io::Errno> = rustix::net::shutdown(fd, rustix::net::Shutdown::Both);
 }
@@ -425,6 +451,14 @@ impl<M> Io<M> for RingIo<M> {
         self.sockets.get(id).map_or(0, |socket| socket.unsent())
     }
 
+    fn descriptor(&self, id: SocketId) -> Option<BorrowedFd<'_>> {
+        self.sockets.get(id).map(|socket| socket.fd.as_fd())
+    }
+
+    fn buffered(&self) -> usize {
+        self.buffered
+    }
+
     fn notify_drained(&mut self, id: SocketId) {
         if let Some(socket) = self.sockets.get_mut(id) {
             socket.drained_wanted = true;
@@ -453,6 +487,7 @@ impl<M> Io<M> for RingIo<M> {
         let connecting = socket.life == Life::Connecting;
         let armed = socket.receive == Receive::Armed;
         shutdown(socket.fd.as_raw_fd());
+        self.buffered = self.buffered.saturating_sub(std::mem::take(&mut socket.counted));
         self.sockets.retire(id);
         if connecting {
             self.cancel(Operation::Connect, id.index);

@@ -400,6 +400,28 @@ impl RawClient {
         messages
     }
 
+    /// Everything up to the next ReadyForQuery, or `None` when the server hangs up before it, be it within a message.
+    ///
+    /// # Panics
+    /// When neither happens.
+    pub fn reply_unless_cut(&mut self) -> Option<Reply> {
+        let mut reply = Reply::default();
+        loop {
+            while let Some((frame, _)) = frame::split(&self.input).unwrap() {
+                let (message, len) = (Message { tag: frame.tag, body: frame.body.to_vec() }, frame.bytes.len());
+                self.input.advance(len);
+                let last = message.tag == b'Z';
+                reply.messages.push(message);
+                if last {
+                    return Some(reply);
+                }
+            }
+            if !self.fill() {
+                return None;
+            }
+        }
+    }
+
     /// The error with which the server hangs up.
     ///
     /// # Panics

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 pub mod certificate;
 pub mod client;
 pub mod cluster;
+pub mod console;
 pub mod fault;
 mod guard;
 pub mod impostor;

@@ -141,6 +141,12 @@ impl PlaneBuilder {
         self
     }
 
+    /// `admin.admin_users` or `admin.stats_users`.
+    #[must_use]
+    pub fn console(self, key: &str, users: &[&str]) -> Self {
+        self.set("admin", key, users.iter().copied().map(toml::Value::from).collect::<Vec<_>>().into())
+    }
+
     /// `runtime.cores`; one core makes one shard, and a pool of one connection then is all there is.
     #[must_use]
     pub fn cores(self, list: &str) -> Self {
@@ -158,6 +164,13 @@ impl PlaneBuilder {
         self
     }
 
+    /// Logs clients in at the cluster under their own names rather than as [`SUPERUSER`].
+    #[must_use]
+    pub fn own_users(mut self) -> Self {
+        self.upstream.remove("user");
+        self
+    }
+
     /// A user who needs no password.
     #[must_use]
     pub fn user_trusted(mut self, name: &str) -> Self {
@@ -165,6 +178,16 @@ impl PlaneBuilder {
         table.insert("name".into(), name.into());
         table.insert("trust".into(), toml::Value::from(vec!["127.0.0.0/8", "local"]));
         self.users.push(table);
+        self
+    }
+
+    /// A key of the table of the user added last.
+    ///
+    /// # Panics
+    /// When there is none.
+    #[must_use]
+    pub fn user_key(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
+        self.users.last_mut().unwrap().insert(key.into(), value.into());
         self
     }
 
@@ -310,6 +333,21 @@ impl Plane {
     #[must_use]
     pub fn socket_dir(&self) -> &Path {
         self.dir.path()
+    }
+
+    /// Its process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Changes its configuration file, into whatever.
+    ///
+    /// # Panics
+    /// When the file cannot be read or written.
+    pub fn edit_config(&self, edit: impl FnOnce(&str) -> String) {
+        let path = self.dir.path().join("optimacore.toml");
+        std::fs::write(&path, edit(&std::fs::read_to_string(&path).unwrap())).unwrap();
     }
 
     /// What it has written to standard error.

@@ -11,23 +11,34 @@ use std::sync::OnceLock;
 /// When it does not build.
 pub fn optimacore() -> &'static Path {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
-    BUILT.get_or_init(|| {
-        if let Some(path) = std::env::var_os("OPTIMACORE_BIN") {
-            return PathBuf::from(path);
-        }
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut build = Command::new(cargo);
-        build.args(["build", "--quiet", "--package", "optimacore", "--bin", "optimacore"]);
-        if !cfg!(debug_assertions) {
-            build.arg("--release");
-        }
-        assert!(build.status().unwrap().success(), "optimacore does not build");
-        // a test is in target/<profile>/deps
-        let test = std::env::current_exe().unwrap();
-        let path = test.ancestors().nth(2).unwrap().join("optimacore");
-        assert!(path.is_file(), "there is no {}", path.display());
-        path
+    BUILT.get_or_init(|| match std::env::var_os("OPTIMACORE_BIN") {
+        Some(path) => PathBuf::from(path),
+        None => build("optimacore", "optimacore"),
     })
+}
+
+/// `ctl` of this workspace, built when it is not fresh.
+///
+/// # Panics
+/// When it does not build.
+pub fn ctl() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build("optimacore-ctl", "ctl"))
+}
+
+fn build(package: &str, name: &str) -> PathBuf {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build.args(["build", "--quiet", "--package", package, "--bin", name]);
+    if !cfg!(debug_assertions) {
+        build.arg("--release");
+    }
+    assert!(build.status().unwrap().success(), "{name} does not build");
+    // a test is in target/<profile>/deps
+    let test = std::env::current_exe().unwrap();
+    let path = test.ancestors().nth(2).unwrap().join(name);
+    assert!(path.is_file(), "there is no {}", path.display());
+    path
 }
 
 /// A program of PostgreSQL: beside `postgres` in the path, where `pg_config` says, or where Debian keeps it.

@@ -99,6 +99,11 @@ impl UserList {
         self.users.get(*self.by_name.get(name)?).map(|user| &user.secret)
     }
 
+    /// Names, and what is known of them.
+    pub(crate) fn users(&self) -> impl Iterator<Item = (&str, &Known)> {
+        self.users.iter().map(|user| (user.name.as_str(), &user.secret))
+    }
+
     pub(crate) fn secrets(&self) -> impl Iterator<Item = &Known> {
         self.users.iter().map(|user| &user.secret)
     }

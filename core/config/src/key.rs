@@ -98,6 +98,12 @@ pub(crate) const LIMITS: Section = Section {
         key("max_client_connections", "number", "10000", "Client connections at once, all shards together."),
         key("auth_timeout", "duration", "\"10s\"", "A client that has not logged in by then is closed."),
         key("shutdown_timeout", "duration", "\"30s\"", "How long transactions may go on after SIGTERM."),
+        key(
+            "memory",
+            "size such as `\"512MiB\"`, at least `\"1MiB\"`",
+            "",
+            "Bytes in all buffers together. From three quarters of it on, results are read from PostgreSQL only as fast as their clients read them; when it is reached, the session with the most in buffers is closed, with 53200 where it can still be told. Without the key: no bound but those of each client.",
+        ),
     ],
 };
 
@@ -109,11 +115,30 @@ pub(crate) const POOL: Section = Section {
     keys: &[
         key(
             "mode",
-            "`transaction`, `session`",
+            "`transaction`, `session`, `statement`",
             "\"transaction\"",
-            "How long a session keeps a server connection: for a transaction, or for its life.",
+            "How long a session keeps a server connection: for a transaction, for its life, or for one request. With `statement` a request that leaves a transaction open is refused with 0A000 and rolled back.",
         ),
         key("size", "number, at least 1", "20", "Server connections of a pool, all shards together."),
+        key(
+            "min_pool_size",
+            "number",
+            "0",
+            "Server connections that are kept, all shards together, from a pool's first client on: made before they are needed, not closed for being idle, and made again when lost.",
+        ),
+        key(
+            "reserve_pool_size",
+            "number",
+            "0",
+            "Server connections beyond `size`, all shards together, for clients that have waited for `reserve_pool_timeout`. They are closed when they have been idle for as long.",
+        ),
+        key("reserve_pool_timeout", "duration", "\"5s\"", "How long a client waits before the reserve is used."),
+        key(
+            "queue_max",
+            "number, at least 1",
+            "",
+            "Requests that may wait for a server connection, all shards together. Further ones are refused at once with 53300; their sessions go on. Without the key: no bound.",
+        ),
         key(
             "query_wait_timeout",
             "duration",
@@ -131,7 +156,37 @@ pub(crate) const POOL: Section = Section {
             "server_lifetime",
             "duration",
             "\"1h\"",
-            "A server connection older than this is closed as soon as it is free.",
+            "A server connection older than this is closed as soon as it is free; each is taken to be up to a tenth older than it is, so that those made together do not end together.",
+        ),
+        key(
+            "query_timeout",
+            "duration or `\"off\"`",
+            "\"off\"",
+            "How long PostgreSQL may work on one request, the time it waits for its client's COPY data or reading included. Then it is cancelled and the client gets 57014; when PostgreSQL does not stop within a second, both connections are closed.",
+        ),
+        key(
+            "transaction_timeout",
+            "duration or `\"off\"`",
+            "\"off\"",
+            "How long a transaction may last, a single statement included. Then the client is closed with 25P04 and what it did is rolled back.",
+        ),
+        key(
+            "idle_transaction_timeout",
+            "duration or `\"off\"`",
+            "\"off\"",
+            "How long a client may send nothing in a transaction, or in the middle of a request that has a server connection. Then it is closed with 25P03 and what it did is rolled back.",
+        ),
+        key(
+            "client_idle_timeout",
+            "duration or `\"off\"`",
+            "\"off\"",
+            "How long a client may send nothing outside a transaction. Then it is closed with 57P05.",
+        ),
+        key(
+            "client_stall_timeout",
+            "duration or `\"off\"`",
+            "\"off\"",
+            "How long a client that does not read its result, or reads less than about 256 KiB of it, may keep a server connection waiting. Then it is closed; it can be told nothing, since it does not read.",
         ),
         key(
             "prepared_statements",
@@ -191,12 +246,27 @@ pub(crate) const LOG: Section = Section {
     )],
 };
 
+pub(crate) const ADMIN: Section = Section {
+    title: "[admin]",
+    name: "admin",
+    doc: "Who may use the console: the database `optimacore`, also called `pgbouncer`. `docs/admin.md` tells what it can do.",
+    keys: &[
+        key("admin_users", "list of users", "[]", "Users who may use every command; each has its `[[user]]`."),
+        key("stats_users", "list of users", "[]", "Users who may only look: every `SHOW` but `SHOW FDS`."),
+    ],
+};
+
 pub(crate) const DATABASE: Section = Section {
     title: "[[database]]",
     name: "database",
     doc: "A database clients may ask for; one table each, at least one.",
     keys: &[
-        key("name", "text", "required", "The name clients ask for, or `*` for any that has no table of its own."),
+        key(
+            "name",
+            "text",
+            "required",
+            "The name clients ask for, or `*` for any that has no table of its own. Not `optimacore` or `pgbouncer`: these are the console's.",
+        ),
         key(
             "host",
             "text",
@@ -217,7 +287,19 @@ pub(crate) const DATABASE: Section = Section {
             "max_connections",
             "number, at least 1",
             "",
-            "Server connections to this database, all its pools together, besides the one that reads its catalog. Without the key: no bound but the pools' sizes.",
+            "Server connections to this database, all its pools together, besides the one that reads its catalog; pools share them fairly. Without the key: no bound but the pools' sizes.",
+        ),
+        key(
+            "max_client_connections",
+            "number, at least 1",
+            "",
+            "Client connections to this database at once. Further ones are refused with 53300. Without the key: no bound but `limits.max_client_connections`.",
+        ),
+        key(
+            "connect_query",
+            "text",
+            "",
+            "SQL that is run on every new server connection before clients may have it, and again when the connection was cleaned by `DISCARD ALL`. When it fails, the connection is not used and the attempt counts as failed.",
         ),
         key("tls", TLS_MODES, "", "Without the key: `[server]`'s."),
         key("tls_ca", "path", "", "Without the key: `[server]`'s."),
@@ -260,10 +342,16 @@ pub(crate) const USER: Section = Section {
         ),
         key("server_password_file", "path", "", "A file that holds it, which only its owner may read."),
         key(
-            "max_connections",
+            "max_client_connections",
             "number, at least 1",
             "",
-            "Client connections of this user at once. Without the key: no bound but `limits.max_client_connections`.",
+            "Client connections of this user at once. Further ones are refused with 53300. Without the key: no bound but `limits.max_client_connections`.",
+        ),
+        key(
+            "max_server_connections",
+            "number, at least 1",
+            "",
+            "Server connections for clients of this user, all its pools together. Without the key: no bound but the pools' sizes.",
         ),
         key("pool", "table", "", "Keys of `[pool]` that differ for this user."),
     ],
@@ -352,8 +440,8 @@ pub(crate) const HBA: Section = Section {
 };
 
 /// All of them, in the order they are described in.
-pub(crate) const SECTIONS: [&Section; 12] =
-    [&LISTEN, &RUNTIME, &LIMITS, &POOL, &SERVER, &STATS, &LOG, &AUTH, &HBA, &DATABASE, &USER, &LISTEN_TLS];
+pub(crate) const SECTIONS: [&Section; 13] =
+    [&LISTEN, &RUNTIME, &LIMITS, &POOL, &SERVER, &STATS, &LOG, &ADMIN, &AUTH, &HBA, &DATABASE, &USER, &LISTEN_TLS];
 
 /// The description of every key, in Markdown: what `CONFIG.md` must hold.
 #[must_use]

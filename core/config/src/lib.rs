@@ -9,8 +9,10 @@ mod auth;
 mod error;
 pub mod hba;
 mod key;
+mod listing;
 mod read;
 mod secret;
+mod timeout;
 mod tls;
 mod userlist;
 mod value;
@@ -24,6 +26,8 @@ use std::time::Duration;
 pub use auth::{Auth, AuthQuery, Kinds, Known, Password, UserList};
 pub use error::{ConfigError, ConfigErrors};
 pub use key::reference;
+pub use listing::{Diff, Difference, Effect, Entry};
+pub use timeout::{Timeout, TimeoutOverrides, Timeouts};
 pub use tls::{ListenTls, ServerTls, TlsMode};
 use zeroize::Zeroizing;
 
@@ -46,6 +50,8 @@ pub struct Config {
     pub log: Log,
     /// Who may come in, and how.
     pub auth: Auth,
+    /// Who may use the console.
+    pub admin: Admin,
     /// Databases clients may ask for.
     pub databases: Vec<Database>,
     /// Users that may log in.
@@ -102,6 +108,8 @@ pub struct Limits {
     pub auth_timeout: Duration,
     /// How long transactions may go on after SIGTERM. Default 30s.
     pub shutdown_timeout: Duration,
+    /// Bytes in all buffers together. Default: no bound.
+    pub memory: Option<u64>,
 }
 
 impl Default for Limits {
@@ -110,6 +118,7 @@ impl Default for Limits {
             max_client_connections: 10_000,
             auth_timeout: Duration::from_secs(10),
             shutdown_timeout: Duration::from_secs(30),
+            memory: None,
         }
     }
 }
@@ -126,6 +135,18 @@ pub struct Stats {
 pub struct Log {
     /// The least important messages that are logged. Default `info`.
     pub level: LogLevel,
+}
+
+/// Names of databases that mean the console.
+pub const CONSOLE_DATABASES: [&str; 2] = ["optimacore", "pgbouncer"];
+
+/// `[admin]`.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Admin {
+    /// Users who may use every command.
+    pub admin_users: Vec<String>,
+    /// Users who may only look.
+    pub stats_users: Vec<String>,
 }
 
 /// How important a message is.
@@ -161,10 +182,24 @@ impl LogLevel {
 /// How long a session keeps a server connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum PoolMode {
+    /// For a request, which may not leave a transaction open.
+    Statement,
     /// For a transaction.
     Transaction,
     /// For its life.
     Session,
+}
+
+impl PoolMode {
+    /// As it is written in the file: `transaction`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Transaction => "transaction",
+            Self::Session => "session",
+            Self::Statement => "statement",
+        }
+    }
 }
 
 /// Whether requests of several sessions may travel interleaved on one server connection.
@@ -174,6 +209,17 @@ pub enum Share {
     On,
     /// None may.
     Off,
+}
+
+impl Share {
+    /// As it is written in the file: `on`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::On => "on",
+            Self::Off => "off",
+        }
+    }
 }
 
 /// `[pool]`.
@@ -189,8 +235,18 @@ pub struct Pool {
     pub server_connect_timeout: Duration,
     /// An idle server connection is closed then. Default 10min.
     pub server_idle_timeout: Duration,
-    /// An older server connection is closed as soon as it is free. Default 1h.
+    /// An older server connection is closed as soon as it is free; some are up to a tenth younger. Default 1h.
     pub server_lifetime: Duration,
+    /// Server connections that are kept, all shards together. Default 0.
+    pub min_pool_size: u32,
+    /// Server connections beyond `size` for clients that have waited for `reserve_pool_timeout`. Default 0.
+    pub reserve_pool_size: u32,
+    /// Default 5s.
+    pub reserve_pool_timeout: Duration,
+    /// Requests that may wait for a server connection, all shards together. Default: no bound.
+    pub queue_max: Option<u32>,
+    /// Bounds on what clients do. Default: none.
+    pub timeouts: Timeouts,
     /// Prepared statements kept per server connection. Default 500.
     pub prepared_statements: u32,
     /// Default `on`; without meaning in session mode.
@@ -210,6 +266,11 @@ impl Default for Pool {
             server_connect_timeout: Duration::from_secs(5),
             server_idle_timeout: Duration::from_secs(600),
             server_lifetime: Duration::from_secs(3600),
+            min_pool_size: 0,
+            reserve_pool_size: 0,
+            reserve_pool_timeout: Duration::from_secs(5),
+            queue_max: None,
+            timeouts: Timeouts::default(),
             prepared_statements: 500,
             share: Share::On,
             share_pipes: None,
@@ -228,6 +289,11 @@ pub struct PoolOverrides {
     pub server_connect_timeout: Option<Duration>,
     pub server_idle_timeout: Option<Duration>,
     pub server_lifetime: Option<Duration>,
+    pub min_pool_size: Option<u32>,
+    pub reserve_pool_size: Option<u32>,
+    pub reserve_pool_timeout: Option<Duration>,
+    pub queue_max: Option<u32>,
+    pub timeouts: TimeoutOverrides,
     pub prepared_statements: Option<u32>,
     pub share: Option<Share>,
     pub share_pipes: Option<u32>,
@@ -245,6 +311,11 @@ impl PoolOverrides {
             server_connect_timeout: self.server_connect_timeout.unwrap_or(pool.server_connect_timeout),
             server_idle_timeout: self.server_idle_timeout.unwrap_or(pool.server_idle_timeout),
             server_lifetime: self.server_lifetime.unwrap_or(pool.server_lifetime),
+            min_pool_size: self.min_pool_size.unwrap_or(pool.min_pool_size),
+            reserve_pool_size: self.reserve_pool_size.unwrap_or(pool.reserve_pool_size),
+            reserve_pool_timeout: self.reserve_pool_timeout.unwrap_or(pool.reserve_pool_timeout),
+            queue_max: self.queue_max.or(pool.queue_max),
+            timeouts: self.timeouts.over(pool.timeouts),
             prepared_statements: self.prepared_statements.unwrap_or(pool.prepared_statements),
             share: self.share.unwrap_or(pool.share),
             share_pipes: self.share_pipes.or(pool.share_pipes),
@@ -272,6 +343,10 @@ pub struct Database {
     pub max_connections: Option<u32>,
     /// Encryption of the connections to it: its own keys over those of `[server]`.
     pub tls: ServerTls,
+    /// Client connections to it at once. Default: no bound.
+    pub max_client_connections: Option<u32>,
+    /// SQL that is run on every new server connection before clients may have it. Default: none.
+    pub connect_query: Option<String>,
     /// How its pools differ.
     pub pool: PoolOverrides,
 }
@@ -286,6 +361,7 @@ impl fmt::Debug for Database {
             .field("dbname", &self.dbname)
             .field("user", &self.user)
             .field("max_connections", &self.max_connections)
+            .field("max_client_connections", &self.max_client_connections)
             .field("pool", &self.pool)
             .finish_non_exhaustive()
     }
@@ -367,7 +443,9 @@ pub struct User {
     /// The password we log in with there.
     pub server_password: Option<Password>,
     /// Client connections of this user at once. Default: no bound.
-    pub max_connections: Option<u32>,
+    pub max_client_connections: Option<u32>,
+    /// Server connections of all its pools together. Default: no bound.
+    pub max_server_connections: Option<u32>,
     /// How its pools differ.
     pub pool: PoolOverrides,
 }
@@ -379,7 +457,8 @@ impl fmt::Debug for User {
             .field("trust", &self.trust)
             .field("trust_local", &self.trust_local)
             .field("server_user", &self.server_user)
-            .field("max_connections", &self.max_connections)
+            .field("max_client_connections", &self.max_client_connections)
+            .field("max_server_connections", &self.max_server_connections)
             .field("pool", &self.pool)
             .finish_non_exhaustive()
     }
@@ -390,6 +469,12 @@ impl fmt::Debug for User {
 pub struct Range {
     address: IpAddr,
     prefix: u8,
+}
+
+impl fmt::Display for Range {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.address, self.prefix)
+    }
 }
 
 impl Range {

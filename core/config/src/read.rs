@@ -9,12 +9,12 @@ use crate::error::{ConfigError, ConfigErrors};
 use crate::key::{self, Section};
 use crate::value::{self, Parsed};
 use crate::{
-    Config, Database, Limits, Listen, Log, Pool, PoolMode, PoolOverrides, Runtime, ServerTls, Share, Stats, User,
+    Admin, CONSOLE_DATABASES, Config, Database, Limits, Listen, Log, Pool, PoolMode, PoolOverrides, Runtime, ServerTls,
+    Share, Stats, TimeoutOverrides, User,
 };
 
+pub(crate) mod auth;
 mod tls;
-
-mod auth;
 
 pub(crate) fn read(text: &str, file: &str) -> Result<Config, ConfigErrors> {
     let mut reader = Reader { text, file, errors: Vec::new() };
@@ -74,6 +74,7 @@ fn config(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Config {
         pool: pool(reader, root),
         stats: stats(reader, root),
         log: log(reader, root),
+        admin: admin(reader, root),
         server,
         auth: auth::auth(reader, root),
         databases,
@@ -83,6 +84,7 @@ fn config(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Config {
     if !root.contains_key(key::DATABASE.name) {
         reader.tell(None, "there is no [[database]]".to_owned());
     }
+    tell_strangers(reader, root, &config);
     reader.tell_twice(root, &key::DATABASE);
     reader.tell_twice(root, &key::USER);
     config
@@ -114,6 +116,7 @@ fn limits(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Limits {
             .unwrap_or(default.max_client_connections),
         auth_timeout: reader.read(&table, "auth_timeout", value::duration).unwrap_or(default.auth_timeout),
         shutdown_timeout: reader.read(&table, "shutdown_timeout", value::duration).unwrap_or(default.shutdown_timeout),
+        memory: reader.read(&table, "memory", value::memory).or(default.memory),
     }
 }
 
@@ -130,6 +133,11 @@ fn overrides(reader: &mut Reader<'_>, table: &Table<'_>) -> PoolOverrides {
         server_connect_timeout: reader.read(table, "server_connect_timeout", value::duration),
         server_idle_timeout: reader.read(table, "server_idle_timeout", value::duration),
         server_lifetime: reader.read(table, "server_lifetime", value::duration),
+        min_pool_size: reader.read(table, "min_pool_size", value::count),
+        reserve_pool_size: reader.read(table, "reserve_pool_size", value::count),
+        reserve_pool_timeout: reader.read(table, "reserve_pool_timeout", value::duration),
+        queue_max: reader.read(table, "queue_max", value::positive),
+        timeouts: timeouts(reader, table),
         prepared_statements: reader.read(table, "prepared_statements", value::count),
         share: reader.read(table, "share", value::share),
         share_pipes: reader.read(table, "share_pipes", value::positive),
@@ -143,7 +151,22 @@ fn overrides(reader: &mut Reader<'_>, table: &Table<'_>) -> PoolOverrides {
     {
         reader.tell(table.place("share_pipes"), format!("share_pipes is {pipes}, but size is only {size}"));
     }
+    if let (Some(kept), Some(size)) = (out.min_pool_size, out.size)
+        && kept > size
+    {
+        reader.tell(table.place("min_pool_size"), format!("min_pool_size is {kept}, but size is only {size}"));
+    }
     out
+}
+
+fn timeouts(reader: &mut Reader<'_>, table: &Table<'_>) -> TimeoutOverrides {
+    TimeoutOverrides {
+        query: reader.read(table, "query_timeout", value::timeout),
+        transaction: reader.read(table, "transaction_timeout", value::timeout),
+        idle_transaction: reader.read(table, "idle_transaction_timeout", value::timeout),
+        client_idle: reader.read(table, "client_idle_timeout", value::timeout),
+        client_stall: reader.read(table, "client_stall_timeout", value::timeout),
+    }
 }
 
 fn stats(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Stats {
@@ -157,18 +180,56 @@ fn log(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Log {
     Log { level: level.unwrap_or_default() }
 }
 
+fn admin(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Admin {
+    let Some(table) = reader.table(root, &key::ADMIN) else { return Admin::default() };
+    Admin {
+        admin_users: reader.read_list(&table, "admin_users", value::text).unwrap_or_default(),
+        stats_users: reader.read_list(&table, "stats_users", value::text).unwrap_or_default(),
+    }
+}
+
+/// Tells users of the console that cannot log in, for want of a table of their own.
+fn tell_strangers(reader: &mut Reader<'_>, root: &DeTable<'_>, config: &Config) {
+    let Some(admin) = root.get(key::ADMIN.name).and_then(|table| table.get_ref().as_table()) else { return };
+    for list in ["admin_users", "stats_users"] {
+        let names = admin.get(list).and_then(|list| list.get_ref().as_array());
+        for value in names.into_iter().flat_map(|names| names.iter()) {
+            if let Some(name) = value.get_ref().as_str().filter(|name| config.user(name).is_none()) {
+                reader.tell(Some(value.span()), format!("{list}: there is no [[user]] \"{name}\""));
+            }
+        }
+    }
+}
+
 fn database(reader: &mut Reader<'_>, table: &Table<'_>, server: &ServerTls) -> Option<Database> {
     let name = reader.required(table, "name", value::text);
+    if let Some(name) = name.as_deref().filter(|name| CONSOLE_DATABASES.contains(name)) {
+        reader.tell(table.place("name"), format!("name: \"{name}\" is the console's"));
+    }
     let host = reader.required(table, "host", value::host);
     let port = reader.read(table, "port", value::port);
     let dbname = reader.read(table, "dbname", value::text);
     let user = reader.read(table, "user", value::text);
     let password = auth::password(reader, table, "password", "password_file");
     let max_connections = reader.read(table, "max_connections", value::positive);
+    let max_client_connections = reader.read(table, "max_client_connections", value::positive);
+    let connect_query = reader.read(table, "connect_query", value::text);
     let pool = reader.table(table.table, &key::POOL).map(|table| overrides(reader, &table)).unwrap_or_default();
     let port = port.unwrap_or(5432);
     let tls = tls::over(reader, table, server);
-    Some(Database { name: name?, host: host?, port, dbname, user, password, max_connections, tls, pool })
+    Some(Database {
+        name: name?,
+        host: host?,
+        port,
+        dbname,
+        user,
+        password,
+        max_connections,
+        max_client_connections,
+        connect_query,
+        tls,
+        pool,
+    })
 }
 
 fn user(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<User> {
@@ -177,11 +238,22 @@ fn user(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<User> {
     let trust = reader.read_list(table, "trust", value::trust).unwrap_or_default();
     let server_user = reader.read(table, "server_user", value::text);
     let server_password = auth::password(reader, table, "server_password", "server_password_file");
-    let max_connections = reader.read(table, "max_connections", value::positive);
+    let max_client_connections = reader.read(table, "max_client_connections", value::positive);
+    let max_server_connections = reader.read(table, "max_server_connections", value::positive);
     let pool = reader.table(table.table, &key::POOL).map(|table| overrides(reader, &table)).unwrap_or_default();
     let trust_local = trust.iter().any(Option::is_none);
     let trust = trust.into_iter().flatten().collect();
-    Some(User { name: name?, password, trust, trust_local, server_user, server_password, max_connections, pool })
+    Some(User {
+        name: name?,
+        password,
+        trust,
+        trust_local,
+        server_user,
+        server_password,
+        max_client_connections,
+        max_server_connections,
+        pool,
+    })
 }
 
 /// Users that nothing can let in.

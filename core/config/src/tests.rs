@@ -30,7 +30,7 @@ cores = "3-1"
 max_client_connections = -1
 auth_timeout = 10
 [pool]
-mode = "statement"
+mode = "statements"
 size = 0
 share_depth = 99999999999
 query_wait_timeout = "2 days"
@@ -54,31 +54,31 @@ trust = ["10.0.0.0/33", "lokal"]
 name = "ann"
 "#;
     expect![[r#"
-            x.toml:1:1: unknown key "pools"; did you mean [pool]?
-            x.toml:3:1: unknown key "adresses" in [listen]; did you mean "addresses"?
-            x.toml:4:32: addresses: "localhost:1" is no IP address and port such as 127.0.0.1:6432 or [::1]:6432
-            x.toml:4:47: addresses: must be an address such as 127.0.0.1:6432 in quotes, not a number
-            x.toml:5:19: unix_socket_dir: must be an absolute path
-            x.toml:6:1: unknown key "size" in [listen]; it belongs in [pool]
-            x.toml:8:9: cores: "3-1" is no list of cores such as 0-3,8
-            x.toml:10:26: max_client_connections: must be at least 1
-            x.toml:11:16: auth_timeout: must be a duration such as 500ms, 30s, 10min or 1h in quotes, not a number
-            x.toml:13:8: mode: must be one of "transaction", "session", not "statement"
-            x.toml:14:8: size: must be at least 1
-            x.toml:15:15: share_depth: must be at most 4294967295
-            x.toml:16:22: query_wait_timeout: "2 days" is no duration such as 500ms, 30s, 10min or 1h
-            x.toml:18:9: level: must be one of "error", "warn", "info", "debug", "trace", not true or false
-            x.toml:21:8: host: "db:5432" is no IP address, host name or absolute path (a port goes into the key port)
-            x.toml:24:9: share = "on" has no meaning with mode = "session"
-            x.toml:25:1: [[database]] needs the key host
-            x.toml:26:8: database "a" stands in line 20 already
-            x.toml:27:8: port: must be at most 65535
-            x.toml:28:1: unknown key "xyzzy" in [[database]]; there are name, host, port, dbname, user, password, password_file, max_connections, tls, tls_ca, tls_certificate, tls_key, pool
-            x.toml:31:12: password: must be a SCRAM-SHA-256 verifier or an MD5 hash, not the password itself; make a verifier with ctl password-verifier
-            x.toml:32:10: trust: "10.0.0.0/33" is no address range such as 10.0.0.0/8, nor "local"
-            x.toml:32:25: trust: "lokal" is no address range such as 10.0.0.0/8, nor "local"
-            x.toml:33:1: a user needs password or trust, else it can never log in
-            x.toml:34:8: user "ann" stands in line 30 already"#]]
+        x.toml:1:1: unknown key "pools"; did you mean [pool]?
+        x.toml:3:1: unknown key "adresses" in [listen]; did you mean "addresses"?
+        x.toml:4:32: addresses: "localhost:1" is no IP address and port such as 127.0.0.1:6432 or [::1]:6432
+        x.toml:4:47: addresses: must be an address such as 127.0.0.1:6432 in quotes, not a number
+        x.toml:5:19: unix_socket_dir: must be an absolute path
+        x.toml:6:1: unknown key "size" in [listen]; it belongs in [pool]
+        x.toml:8:9: cores: "3-1" is no list of cores such as 0-3,8
+        x.toml:10:26: max_client_connections: must be at least 1
+        x.toml:11:16: auth_timeout: must be a duration such as 500ms, 30s, 10min or 1h in quotes, not a number
+        x.toml:13:8: mode: must be one of "transaction", "session", "statement", not "statements"
+        x.toml:14:8: size: must be at least 1
+        x.toml:15:15: share_depth: must be at most 4294967295
+        x.toml:16:22: query_wait_timeout: "2 days" is no duration such as 500ms, 30s, 10min or 1h
+        x.toml:18:9: level: must be one of "error", "warn", "info", "debug", "trace", not true or false
+        x.toml:21:8: host: "db:5432" is no IP address, host name or absolute path (a port goes into the key port)
+        x.toml:24:9: share = "on" has no meaning with mode = "session"
+        x.toml:25:1: [[database]] needs the key host
+        x.toml:26:8: database "a" stands in line 20 already
+        x.toml:27:8: port: must be at most 65535
+        x.toml:28:1: unknown key "xyzzy" in [[database]]; there are name, host, port, dbname, user, password, password_file, max_connections, max_client_connections, connect_query, tls, tls_ca, tls_certificate, tls_key, pool
+        x.toml:31:12: password: must be a SCRAM-SHA-256 verifier or an MD5 hash, not the password itself; make a verifier with ctl password-verifier
+        x.toml:32:10: trust: "10.0.0.0/33" is no address range such as 10.0.0.0/8, nor "local"
+        x.toml:32:25: trust: "lokal" is no address range such as 10.0.0.0/8, nor "local"
+        x.toml:33:1: a user needs password or trust, else it can never log in
+        x.toml:34:8: user "ann" stands in line 30 already"#]]
         .assert_eq(&errors(text));
     assert!(!errors(text).contains("sesame"));
 }
@@ -278,4 +278,19 @@ fn a_secret_stands_in_one_place_and_is_not_told() {
     assert!(!told.contains("hidden"), "{told}");
     let told = errors(&format!("{DATABASE}password = \"env:NO_SUCH_VARIABLE_HERE\"\n"));
     assert!(told.contains("x.toml:4:12: password: there is no variable NO_SUCH_VARIABLE_HERE"), "{told}");
+}
+
+#[test]
+fn the_console_has_its_names_and_its_users() {
+    let user = "[[user]]\nname = \"ann\"\ntrust = [\"local\"]\n";
+    let text = format!(
+        "[admin]\nadmin_users = [\"ann\"]\nstats_users = [\"eve\"]\n[[database]]\nname = \"pgbouncer\"\nhost = \"::1\"\n{user}"
+    );
+    let told: Vec<String> = Config::parse(&text, "f").unwrap_err().iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        ["f:3:16: stats_users: there is no [[user]] \"eve\"", "f:5:8: name: \"pgbouncer\" is the console's"]
+    );
+    let text = format!("[admin]\nadmin_users = [\"ann\"]\n[[database]]\nname = \"a\"\nhost = \"::1\"\n{user}");
+    assert_eq!(Config::parse(&text, "f").unwrap().admin.admin_users, ["ann"]);
 }

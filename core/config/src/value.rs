@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use crate::{LogLevel, PoolMode, Range, Secret, Share, TlsMode};
+use crate::{LogLevel, PoolMode, Range, Secret, Share, Timeout, TlsMode};
 
 /// Longest path a Unix socket can have: `sun_path` without its NUL.
 const SOCKET_PATH_LEN_MAX: usize = 107;
 /// `/.s.PGSQL.65535`.
 const SOCKET_NAME_LEN_MAX: usize = 15;
 const CORE_MAX: u16 = 4095;
+/// Less would not hold the buffers of a few clients.
+const MEMORY_MIN: u64 = 1024 * 1024;
 /// Longest duration that makes sense; sums of several stay far from overflow.
 const DURATION_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 
@@ -70,7 +72,38 @@ pub(crate) fn duration(value: &DeValue<'_>) -> Parsed<Duration> {
     parse_duration(text).ok_or_else(|| format!("\"{text}\" is no duration such as 500ms, 30s, 10min or 1h"))
 }
 
-fn parse_duration(text: &str) -> Option<Duration> {
+/// A duration that may be off.
+pub(crate) fn timeout(value: &DeValue<'_>) -> Parsed<Timeout> {
+    let text = string(value, "a duration such as 500ms, 30s, 10min or 1h, or off,")?;
+    if text == "off" {
+        return Ok(Timeout::OFF);
+    }
+    match parse_duration(text) {
+        Some(Duration::ZERO) => Err("must be longer than nothing; \"off\" means no bound".to_owned()),
+        Some(duration) => Ok(Timeout::after(duration)),
+        None => Err(format!("\"{text}\" is no duration such as 500ms, 30s, 10min or 1h, nor \"off\"")),
+    }
+}
+
+/// Bytes for buffers.
+pub(crate) fn memory(value: &DeValue<'_>) -> Parsed<u64> {
+    let text = string(value, "a size such as 512MiB or 2GiB")?;
+    let bytes = parse_size(text).ok_or_else(|| format!("\"{text}\" is no size such as 512MiB or 2GiB"))?;
+    if bytes < MEMORY_MIN { Err("must be at least 1MiB".to_owned()) } else { Ok(bytes) }
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let (number, unit) = text.split_at_checked(text.find(|c: char| !c.is_ascii_digit())?)?;
+    let unit_len = match unit.trim_start() {
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    number.parse::<u64>().ok()?.checked_mul(unit_len)
+}
+
+pub(crate) fn parse_duration(text: &str) -> Option<Duration> {
     let (number, unit) = text.split_at_checked(text.find(|c: char| !c.is_ascii_digit())?)?;
     let unit_ms = match unit.trim_start() {
         "ms" => 1,
@@ -160,7 +193,10 @@ fn choice<T: Copy>(value: &DeValue<'_>, choices: &[(&str, T)]) -> Parsed<T> {
 }
 
 pub(crate) fn mode(value: &DeValue<'_>) -> Parsed<PoolMode> {
-    choice(value, &[("transaction", PoolMode::Transaction), ("session", PoolMode::Session)])
+    choice(
+        value,
+        &[("transaction", PoolMode::Transaction), ("session", PoolMode::Session), ("statement", PoolMode::Statement)],
+    )
 }
 
 pub(crate) fn share(value: &DeValue<'_>) -> Parsed<Share> {
@@ -181,17 +217,22 @@ pub(crate) fn file(value: &DeValue<'_>) -> Parsed<PathBuf> {
     text(value).map(PathBuf::from)
 }
 
+const LEVELS: [(&str, LogLevel); 5] = [
+    ("error", LogLevel::Error),
+    ("warn", LogLevel::Warn),
+    ("info", LogLevel::Info),
+    ("debug", LogLevel::Debug),
+    ("trace", LogLevel::Trace),
+];
+
 pub(crate) fn level(value: &DeValue<'_>) -> Parsed<LogLevel> {
-    choice(
-        value,
-        &[
-            ("error", LogLevel::Error),
-            ("warn", LogLevel::Warn),
-            ("info", LogLevel::Info),
-            ("debug", LogLevel::Debug),
-            ("trace", LogLevel::Trace),
-        ],
-    )
+    choice(value, &LEVELS)
+}
+
+/// A level by its name.
+pub(crate) fn level_named(text: &str) -> Parsed<LogLevel> {
+    let found = LEVELS.iter().find(|(name, _)| *name == text);
+    found.map(|(_, level)| *level).ok_or_else(|| format!("\"{text}\" is no level such as info or debug"))
 }
 
 /// An address range, or `None` for `local`.
@@ -249,6 +290,26 @@ mod tests {
         assert_eq!(parse_duration("10 min"), Some(Duration::from_secs(600)));
         for bad in ["", "5", "s", "5 days", "-1s", "1.5s", "99999999999999999999s", "9999999999999h", "1000d"] {
             assert_eq!(parse_duration(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_timeout_may_be_off_but_not_nothing() {
+        let read = |text: &str| timeout(&DeValue::String(text.to_owned().into()));
+        assert_eq!(read("off"), Ok(Timeout::OFF));
+        assert_eq!(read("20ms"), Ok(Timeout::after(Duration::from_millis(20))));
+        for bad in ["0s", "", "never", "5"] {
+            assert!(read(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sizes_have_a_number_and_a_unit() {
+        let read = |text: &str| memory(&DeValue::String(text.to_owned().into()));
+        assert_eq!(read("2 GiB"), Ok(2 << 30));
+        assert_eq!(read("1024KiB"), Ok(1 << 20));
+        for bad in ["", "5", "MiB", "1023KiB", "5MB", "99999999999999999GiB", "-1MiB"] {
+            assert!(read(bad).is_err(), "{bad}");
         }
     }
 

@@ -10,12 +10,12 @@ use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::BytesMut;
 use config::TlsMode;
-use crossbeam::channel::{Receiver, Sender, bounded};
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use dbproto::auth::ClientAuth;
 use dbproto::frame;
 use dbproto::message::backend::{self, Authentication, ErrorFields};
@@ -51,14 +51,51 @@ pub(crate) struct Watch {
     pub(crate) key: DatabaseKey,
     changes: AtomicU64,
     wake: Sender<()>,
+    /// An administrator has paused the database: no connection to it is wanted.
+    held: AtomicBool,
+    /// Where new credentials go.
+    targets: Sender<Target>,
+    connected: AtomicBool,
 }
 
 impl Watch {
     /// A statement may have changed the catalog: what was read before is void.
     pub(crate) fn note_change(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
+        self.wake();
+    }
+
+    /// Credentials have changed; those of other users do not matter.
+    pub(crate) fn retarget(&self, target: Target) {
+        // without a keeper there is nothing to tell
+        let _sent: Result<(), _> = self.targets.send(target);
+        self.wake();
+    }
+
+    /// The catalog is not to be read until [`Watch::let_go`].
+    pub(crate) fn hold(&self) {
+        self.held.store(true, Ordering::Release);
+        self.wake();
+    }
+
+    /// The catalog may be read again.
+    pub(crate) fn let_go(&self) {
+        self.held.store(false, Ordering::Release);
+        self.wake();
+    }
+
+    fn wake(&self) {
         // full means that it will look anyway
         let _sent: Result<(), _> = self.wake.try_send(());
+    }
+
+    fn is_held(&self) -> bool {
+        self.held.load(Ordering::Acquire)
+    }
+
+    /// Whether there is a connection to read it by.
+    pub(crate) fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Acquire)
     }
 
     /// How many changes have been seen; a catalog with this version is not void.
@@ -89,9 +126,17 @@ pub(crate) fn run(requests: &Receiver<WatchRequest>, shards: &[ShardHandle<Messa
             continue;
         }
         let (wake, woken) = bounded(1);
-        let watch = Arc::new(Watch { key: request.key, changes: AtomicU64::new(0), wake });
+        let (targets, new_targets) = unbounded();
+        let watch = Arc::new(Watch {
+            key: request.key,
+            changes: AtomicU64::new(0),
+            wake,
+            held: AtomicBool::new(false),
+            targets,
+            connected: AtomicBool::new(false),
+        });
         let shards = shards.to_vec();
-        let keeper = Keeper { watch, target: request.target, shards, woken };
+        let keeper = Keeper { watch, target: request.target, shards, woken, new_targets };
         let spawned = std::thread::Builder::new().name("catalog".to_owned()).spawn(move || keeper.keep());
         if let Err(error) = spawned {
             tracing::warn!(%error, "the catalog of a database cannot be watched; its requests are not shared");
@@ -104,15 +149,27 @@ struct Keeper {
     target: Target,
     shards: Vec<ShardHandle<Message>>,
     woken: Receiver<()>,
+    new_targets: Receiver<Target>,
 }
 
 impl Keeper {
-    fn keep(self) {
+    fn keep(mut self) {
         self.publish(None);
         let mut pause = RETRY_MIN;
         let mut reported = false;
         loop {
+            while self.watch.is_held() {
+                // whether somebody woke us or the time is over, we look again
+                let _woken: Result<(), _> = self.woken.recv_timeout(POLL_PAUSE);
+            }
+            while let Ok(target) = self.new_targets.try_recv() {
+                if target.user == self.target.user {
+                    self.target = target;
+                }
+            }
+            self.watch.connected.store(true, Ordering::Release);
             let error = self.watch_until_lost(&mut pause);
+            self.watch.connected.store(false, Ordering::Release);
             self.publish(None);
             if !std::mem::replace(&mut reported, true) {
                 tracing::info!(database = self.watch.key.1, %error, "the catalog cannot be read; nothing is shared meanwhile");
@@ -135,6 +192,9 @@ impl Keeper {
         };
         let mut seen: Option<(Vec<Row>, u64)> = None;
         loop {
+            if self.watch.is_held() {
+                return io::Error::other("the database is paused");
+            }
             // read before the catalog is: a change in between makes what is read void, not the other way round
             let version = self.watch.version();
             let mark = match link.query(facts::CHANGE_MARK) {

@@ -74,7 +74,11 @@ impl Shard {
             return;
         };
         let stranger = server.last_session != Some(session_id);
+        let connect_query = self.pools.get(server.pool.0 as usize).and_then(|pool| pool.target.connect_query.clone());
+        // a setting falls back to what it was at login, not to what connect_query made of it
+        let lost = connect_query.is_some() && session.dress.lacks_some_of(&server.dress);
         let clean = match server.soil {
+            _ if lost => Some(&b"DISCARD ALL"[..]),
             Soil::Unknown if stranger => Some(&b"DISCARD ALL"[..]),
             Soil::Sequences if stranger => Some(&b"DISCARD SEQUENCES"[..]),
             Soil::Clean | Soil::Sequences | Soil::Unknown => None,
@@ -99,6 +103,9 @@ impl Shard {
         };
         if let Some(text) = clean {
             query(text, Mark::Clean);
+            if let Some(text) = connect_query.filter(|_| text == b"DISCARD ALL") {
+                query(text.as_bytes(), Mark::Clean);
+            }
         }
         if !change.is_empty() {
             change.push_str("\n;");
@@ -129,7 +136,7 @@ impl Shard {
             tracing::warn!(?failure, "a server connection could not be cleaned and is closed");
             self.doubt(io, id, "it could not be cleaned");
             if let Some(session) = promised {
-                self.acquire(io, session);
+                self.acquire_again(io, session);
             }
             return;
         }
@@ -172,12 +179,16 @@ impl Shard {
         server.holder = Some(session_id);
         server.last_session = Some(session_id);
         server.head_since = io.now();
+        server.idle_since = io.now();
+        server.busy_since = None;
+        server.timed_out = None;
         session.place = Place::Exclusive(id);
         let waited = io.now().saturating_duration_since(session.waiting_since);
         let welcoming = matches!(session.phase, Phase::Welcoming);
         if let Some(pool) = self.pools.get_mut(server.pool.0 as usize) {
-            pool.stats.queue_time.record_us(u64::try_from(waited.as_micros()).unwrap_or(u64::MAX));
+            pool.note_wait(waited);
         }
+        self.watch_server(io, id);
         if welcoming {
             self.welcome_from(io, session_id, id);
         } else {

@@ -30,7 +30,7 @@ impl Shard {
     }
 
     /// Whether a free connection may hold what a living session has left.
-    pub(super) fn is_home(&self, id: ServerId) -> bool {
+    pub(crate) fn is_home(&self, id: ServerId) -> bool {
         let owner = self.servers.get(id).and_then(|server| server.last_session);
         owner.is_some_and(|owner| self.home_of(owner) == Some(id))
     }
@@ -63,6 +63,12 @@ impl Shard {
 
     /// Postgres has answered.
     pub(super) fn on_probed(&mut self, io: &mut World<'_>, id: ServerId, findings: Findings) {
+        let owner = self.servers.get(id).and_then(|server| server.last_session);
+        let at_home = |owner: &SessionId| self.sessions.get(*owner).is_some_and(|session| session.home == Some(id));
+        if let Some(owner) = owner.filter(at_home) {
+            // it may stand in the queue, where nobody looks while the pool is paused
+            self.stop_waiting(owner);
+        }
         let Some(server) = self.servers.get_mut(id) else { return };
         server.holder = None;
         server.promised = None;
@@ -70,7 +76,7 @@ impl Shard {
         let failed = server.work_failure.take().is_some();
         let (owner, pool_id) = (server.last_session, server.pool);
         let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };
-        let answer = findings.answer(&pool.target.user);
+        let answer = findings.answer(&server.user);
         let owner = owner.and_then(|id| self.sessions.get_mut(id).map(|session| (id, session)));
         let Some((owner, session)) = owner.filter(|(_, session)| session.home == Some(id)) else {
             self.clean(io, id);
@@ -89,6 +95,7 @@ impl Shard {
                 pool.stats.count_pin(reason);
             }
             session.pin = Pin::Found(reason);
+            session.record.note_pin(session.pin, io.now());
             session.place = Place::Exclusive(id);
             server.holder = Some(owner);
             self.move_to(id, List::Exclusive);
@@ -115,8 +122,12 @@ impl Shard {
         server.last_session = None;
         server.work_failure = None;
         server.work = Work::Clean;
-        if frontend::write_query(io.output(server.socket), b"DISCARD ALL").is_ok() {
-            server.pipeline.push(Owed::nobody(Expect::Query).marked(Mark::Clean.encode()));
+        let connect_query =
+            self.pools.get(server.pool.0 as usize).and_then(|pool| pool.target.connect_query.as_deref());
+        for text in std::iter::once("DISCARD ALL").chain(connect_query) {
+            if frontend::write_query(io.output(server.socket), text.as_bytes()).is_ok() {
+                server.pipeline.push(Owed::nobody(Expect::Query).marked(Mark::Clean.encode()));
+            }
         }
         let pool = server.pool;
         self.move_to(id, List::Working);

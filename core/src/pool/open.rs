@@ -1,11 +1,13 @@
 //! Making a pool when its first client comes: which database, which credentials, how many permits.
 
 use std::hash::{BuildHasher as _, Hasher as _};
+use std::sync::Arc;
 
 use config::Known;
 use dbproto::auth::Credentials;
 use runtime::ShardId;
 
+use crate::bound::Bound;
 use crate::catalog::keeper::{News, WatchRequest};
 use crate::error::Failure;
 use crate::pool::{Lending, Pool, PoolId, Target};
@@ -17,14 +19,14 @@ const POOLS_MAX: usize = 4096;
 
 /// This shard's part of `size` permits: shares differ by one at most, and which shards have one more depends on the pool, so
 /// that small pools do not all live on the first shard.
-fn share_of(size: u32, shards: u32, shard: u32, turn: u32) -> u32 {
+pub(crate) fn share_of(size: u32, shards: u32, shard: u32, turn: u32) -> u32 {
     let shards = shards.max(1);
     let rank = (shard % shards + shards - turn % shards) % shards;
     size / shards + u32::from(rank < size % shards)
 }
 
 /// Where the turn of a pool begins.
-fn turn_of(user: &str, database: &str) -> u32 {
+pub(crate) fn turn_of(user: &str, database: &str) -> u32 {
     // a fixed seed: all shards must agree
     let mut hasher = foldhash::quality::FixedState::with_seed(0x706f_6f6c).build_hasher();
     hasher.write(database.as_bytes());
@@ -72,14 +74,47 @@ impl Shard {
         if self.pools.len() >= POOLS_MAX {
             return Err(Failure::Internal { what: format!("too many pools: {POOLS_MAX} pairs of database and user") });
         }
+        let (target, lending) = self.target_for((number, found), address, (database, user), shown);
+        let mut settings = self.config.pool_for(found, user);
+        settings.min_pool_size = settings.min_pool_size.min(settings.size);
+        let permits = share_of(settings.size, shards, u32::from(self.stats.shard), turn_of(user, database));
+        let id = PoolId(u32::try_from(self.pools.len()).unwrap_or(u32::MAX));
+        let mut pool = Pool::new(format!("{database}/{user}"), target, settings, permits);
+        pool.lending = lending;
+        pool.database = (number, pool.target.database.clone());
+        pool.news = self.news.get(&pool.database).cloned();
+        if pool.news.is_none() {
+            let request = WatchRequest { key: pool.database.clone(), target: pool.target.clone() };
+            // without a keeper nothing is shared
+            let _sent: Result<(), _> = self.board.keeper.send(request);
+        }
+        pool.paused = self.levers.pauses(database);
+        pool.stats.shard = self.stats.shard;
+        pool.common = self.board.bounds.common(&key);
+        let user_number = self.board.bounds.user(user);
+        pool.supply.bound = Bound { database: number, user: user_number };
+        database.clone_into(&mut pool.stats.database);
+        user.clone_into(&mut pool.stats.user);
+        self.pools.push(pool);
+        self.pool_index.insert(key, id);
+        Ok(id)
+    }
+
+    /// How server connections of a pool are made by the configuration as it is now, and whose credentials they use; `shown` is
+    /// what a client has logged in with.
+    pub(crate) fn target_for(
+        &self,
+        (number, found): (usize, &config::Database),
+        address: runtime::Address,
+        (database, user): (&str, &str),
+        shown: &Credentials,
+    ) -> (Target, Lending) {
         let account = self.config.user(user);
         // the database's user is everybody's; a password belongs to the user it stands beside
+        let own = account.and_then(|account| account.server_password.as_ref());
         let (server_user, password) = match &found.user {
             Some(user) => (Some(user.clone()), found.password.as_ref()),
-            None => (
-                account.and_then(|account| account.server_user.clone()),
-                account.and_then(|account| account.server_password.as_ref()).or(found.password.as_ref()),
-            ),
+            None => (account.and_then(|account| account.server_user.clone()), own.or(found.password.as_ref())),
         };
         let server_user = server_user.unwrap_or_else(|| user.to_owned());
         let fixed = match password {
@@ -93,25 +128,9 @@ impl Shard {
             user: server_user,
             credentials: if lending == Lending::Clients { shown.clone() } else { fixed },
             tls: self.tls.servers.get(number).cloned().flatten(),
+            connect_query: found.connect_query.as_deref().map(Arc::from),
         };
-        let settings = self.config.pool_for(found, user);
-        let permits = share_of(settings.size, shards, u32::from(self.stats.shard), turn_of(user, database));
-        let id = PoolId(u32::try_from(self.pools.len()).unwrap_or(u32::MAX));
-        let mut pool = Pool::new(format!("{database}/{user}"), target, settings, permits);
-        pool.lending = lending;
-        pool.database = (number, pool.target.database.clone());
-        pool.news = self.news.get(&pool.database).cloned();
-        if pool.news.is_none() {
-            let request = WatchRequest { key: pool.database.clone(), target: pool.target.clone() };
-            // without a keeper nothing is shared
-            let _sent: Result<(), _> = self.board.keeper.send(request);
-        }
-        pool.stats.shard = self.stats.shard;
-        database.clone_into(&mut pool.stats.database);
-        user.clone_into(&mut pool.stats.user);
-        self.pools.push(pool);
-        self.pool_index.insert(key, id);
-        Ok(id)
+        (target, lending)
     }
 
     /// A shard that has permits of a pool this shard has none of.
@@ -126,6 +145,9 @@ impl Shard {
                 // it changed while nobody was watching
                 news.watch.note_change();
             }
+            if pool.paused {
+                news.watch.hold();
+            }
             pool.news = Some(news.clone());
         }
         self.news.insert(news.watch.key.clone(), news.clone());
@@ -137,8 +159,10 @@ impl Shard {
         else {
             return;
         };
-        if let Some(pool) = self.pools.get_mut(session.pool.0 as usize) {
-            pool.waiting.retain(|other| *other != id);
+        let pool = session.pool;
+        self.leave_line(pool, id);
+        if let Some(pool) = self.pool_mut(pool) {
+            pool.waiting.remove(id);
         }
     }
 }

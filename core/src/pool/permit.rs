@@ -13,7 +13,9 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use runtime::{ShardId, Tls};
 
+use crate::bound::Slot;
 use crate::pipe::{List, Server, ServerId, Soil};
+use crate::pool::slot::Standing;
 use crate::pool::{Parameter, PoolId};
 use crate::server::secure::Hop;
 use crate::shard::{Message, Shard, World};
@@ -27,11 +29,16 @@ const WANTED_MAX: Duration = Duration::from_millis(50);
 /// Who uses which database: names a pool on every shard.
 pub(crate) type PoolKey = (String, String);
 
+/// Which pool a shard asks for what.
+pub(crate) type Question = (PoolKey, Need);
+
 /// One shard's state of asking and giving.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Permits {
     /// What it began with.
     pub(crate) fair: u32,
+    /// What it asks for.
+    pub(super) need: Need,
     /// When it may ask again.
     ask_after: Option<Instant>,
     /// Who wants the next connection that becomes free, and until when.
@@ -44,9 +51,20 @@ impl Permits {
     }
 }
 
+/// What a shard whose clients wait asks the others for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum Need {
+    /// A permit, with a connection or to make one.
+    #[default]
+    Permit,
+    /// A connection: it has permits, but the database or the user may have no more.
+    Connection,
+}
+
 /// A permit on its way to the shard that asked for it.
 pub(crate) struct Lent {
     key: PoolKey,
+    standing: Standing,
     connection: Option<LentConnection>,
 }
 
@@ -61,6 +79,10 @@ struct LentConnection {
     cancel_key: Option<(u32, Vec<u8>)>,
     parameters: Vec<Parameter>,
     opened_at: Instant,
+    generation: u64,
+    user: Box<str>,
+    early: Duration,
+    slot: Option<Slot>,
 }
 
 impl Shard {
@@ -69,17 +91,19 @@ impl Shard {
         let now = io.now();
         let Some(pool) = self.pools.get_mut(id.0 as usize) else { return };
         let paused = pool.permit_state.ask_after.is_some_and(|at| at > now);
-        if io.shard_count() < 2 || pool.waiting.is_empty() || pool.open < pool.permits || paused {
+        let need = pool.permit_state.need;
+        let may_dial = pool.open < pool.permits && need == Need::Permit;
+        if io.shard_count() < 2 || pool.waiting.is_empty() || may_dial || paused || pool.paused {
             return;
         }
         pool.permit_state.ask_after = Some(now + ASK_PAUSE);
         let key = (pool.stats.database.clone(), pool.stats.user.clone());
         let from = io.shard();
-        pass_question_on(io, key, from);
+        pass_question_on(io, (key, need), from);
     }
 
     /// Another shard's clients wait for a connection.
-    pub(crate) fn on_ask_permit(&mut self, io: &mut World<'_>, key: PoolKey, from: ShardId) {
+    pub(crate) fn on_ask_permit(&mut self, io: &mut World<'_>, (key, need): Question, from: ShardId) {
         if from == io.shard() {
             // nobody had anything free
             return;
@@ -89,7 +113,9 @@ impl Shard {
             && self.can_spare(id)
         {
             let Some(pool) = self.pools.get(id.0 as usize) else { return };
-            if pool.open < pool.permits {
+            // a permit alone is of no use where no connection can be made with it
+            let useless = need == Need::Connection || self.board.bounds.is_full(pool.supply.bound);
+            if pool.open < pool.permits && !useless {
                 self.give_permit(io, id, from);
                 return;
             }
@@ -103,7 +129,7 @@ impl Shard {
                 self.begin_probe(io, home);
             }
         }
-        pass_question_on(io, key, from);
+        pass_question_on(io, (key, need), from);
     }
 
     /// Whether a permit of this shard's may go: its own clients do not need it, or it has more than its part.
@@ -138,10 +164,11 @@ impl Shard {
 
     fn give_permit(&mut self, io: &mut World<'_>, id: PoolId, to: ShardId) {
         let Some(pool) = self.pools.get_mut(id.0 as usize).filter(|pool| pool.permits > 0) else { return };
-        let key = (pool.stats.database.clone(), pool.stats.user.clone());
+        let (key, standing) = (pool.key(), pool.supply.give());
         pool.permits -= 1;
-        if io.post(to, Message::Lent(Box::new(Lent { key, connection: None }))).is_err() {
+        if io.post(to, Message::Lent(Box::new(Lent { key, standing, connection: None }))).is_err() {
             pool.permits += 1;
+            pool.supply.take(standing);
         }
     }
 
@@ -175,14 +202,18 @@ impl Shard {
             cancel_key: server.key.clone(),
             parameters: std::mem::take(&mut server.parameters),
             opened_at: server.opened_at,
+            generation: server.generation,
+            user: std::mem::take(&mut server.user),
+            early: server.early,
+            slot: server.slot.take(),
         };
         self.servers.remove(id);
         let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };
         pool.permits = pool.permits.saturating_sub(1);
         pool.open = pool.open.saturating_sub(1);
-        let key = (pool.stats.database.clone(), pool.stats.user.clone());
+        let (key, standing) = (pool.key(), pool.supply.give());
         if let Err(Message::Lent(lent)) =
-            io.post(to, Message::Lent(Box::new(Lent { key, connection: Some(connection) })))
+            io.post(to, Message::Lent(Box::new(Lent { key, standing, connection: Some(connection) })))
         {
             // the ring is full: it stays
             self.on_lent(io, *lent);
@@ -192,19 +223,22 @@ impl Shard {
     /// A permit has come, most often with its connection.
     pub(crate) fn on_lent(&mut self, io: &mut World<'_>, lent: Lent) {
         let shards = u32::try_from(io.shard_count()).unwrap_or(1);
-        let Lent { key, connection } = lent;
+        let Lent { key, standing, connection } = lent;
         // it asked, so it has the pool
         let Ok(pool_id) = self.pool_for(shards, &key.1, &key.0) else { return };
         let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };
         pool.permits += 1;
+        pool.supply.take(standing);
         pool.permit_state.ask_after = None;
         let Some(connection) = connection else {
             self.serve(io, pool_id);
+            // where no connection can be made with it, one is asked for
+            self.ask_for_permit(io, pool_id);
             return;
         };
         pool.open += 1;
         pool.stats.requests_relayed += u64::from(!pool.waiting.is_empty());
-        let now = io.now();
+        let (now, serial) = (io.now(), self.next_serial(io));
         let inserted = self.servers.insert_with(|id| {
             let socket = io.attach(connection.socket, id.token(TokenKind::Server));
             if let Some(tls) = connection.tls {
@@ -214,6 +248,11 @@ impl Shard {
             server.hop = connection.hop;
             server.key = connection.cancel_key;
             server.opened_at = connection.opened_at;
+            server.serial = serial;
+            server.generation = connection.generation;
+            server.user = connection.user;
+            server.early = connection.early;
+            server.slot = connection.slot;
             for (name, value) in &connection.parameters {
                 server.set_parameter(name, value);
             }
@@ -223,7 +262,6 @@ impl Shard {
             if let Some(pool) = self.pools.get_mut(pool_id.0 as usize) {
                 pool.open -= 1;
             }
-            self.give_database_slot_of(pool_id);
             return;
         };
         self.hurry(io);
@@ -238,17 +276,19 @@ impl Shard {
 
     /// A connection has ended: its permit goes where one is wanted.
     pub(crate) fn on_permit_free(&mut self, io: &mut World<'_>, id: PoolId) {
-        if let Some(to) = self.take_wanted(io.now(), id) {
+        // a pool that has become smaller may have more connections than permits for a while
+        let free = self.pools.get(id.0 as usize).is_some_and(|pool| pool.open < pool.permits);
+        if free && let Some(to) = self.take_wanted(io.now(), id) {
             self.give_permit(io, id, to);
         }
     }
 }
 
 /// Hands the question to the next shard; whoever asked asks again if the ring is full.
-fn pass_question_on(io: &mut World<'_>, key: PoolKey, from: ShardId) {
+fn pass_question_on(io: &mut World<'_>, question: Question, from: ShardId) {
     let next = (usize::from(io.shard().0) + 1) % io.shard_count().max(1);
     let _sent: Result<(), Message> =
-        io.post(ShardId(u16::try_from(next).unwrap_or_default()), Message::AskPermit { key, from });
+        io.post(ShardId(u16::try_from(next).unwrap_or_default()), Message::AskPermit { question, from });
 }
 
 impl Server {

@@ -1,8 +1,11 @@
 //! Logging in to Postgres.
 
+use std::sync::Arc;
+
 use dbproto::auth::{ClientAuth, Step};
 use dbproto::frame;
 use dbproto::message::backend::{self, Authentication, ErrorFields, TransactionStatus};
+use dbproto::message::frontend;
 
 use crate::error::Failure;
 use crate::pipe::{List, ServerId};
@@ -24,11 +27,23 @@ pub(crate) struct Refusal {
 pub(crate) struct ServerLogin {
     pub(super) auth: ClientAuth,
     pub(crate) refusal: Option<Refusal>,
+    /// What is still to be run before clients may have the connection.
+    connect_query: Option<Arc<str>>,
+    stage: Stage,
+}
+
+/// How far a new connection has come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Stage {
+    /// It proves who it is and is told the server's parameters.
+    Login,
+    /// `connect_query` runs.
+    ConnectQuery,
 }
 
 impl ServerLogin {
     pub(crate) fn new(target: &Target) -> Self {
-        Self { auth: target.login(), refusal: None }
+        Self { auth: target.login(), refusal: None, connect_query: target.connect_query.clone(), stage: Stage::Login }
     }
 }
 
@@ -86,25 +101,46 @@ impl Shard {
                 login.refusal = Some(Refusal { sqlstate: text(b'C'), message: text(b'M') });
             }
             b'N' | b'v' => {}
-            b'Z' => {
-                if body.first().copied().and_then(TransactionStatus::from_byte) != Some(TransactionStatus::Idle) {
-                    return Err("it does not begin idle".to_owned());
-                }
-                server.login = None;
-                server.give_up_at = None;
-                server.opened_at = io.now();
-                let pool = server.pool;
-                let parameters = server.parameters.clone().into();
-                if let Some(pool) = self.pools.get_mut(pool.0 as usize) {
-                    pool.remember_welcome(0, parameters);
-                }
-                self.on_connect_done(pool);
-                self.release(io, id);
-                return Ok(true);
-            }
+            // the answer to connect_query, but not a COPY
+            b'T' | b'D' | b'C' | b'I' if login.stage == Stage::ConnectQuery => {}
+            b'Z' => return self.on_login_ready(io, id, body),
             other => return Err(format!("it sent '{}' during login", other.escape_ascii())),
         }
         Ok(false)
+    }
+
+    /// Postgres waits for what comes next: `connect_query`, or the first client.
+    fn on_login_ready(&mut self, io: &mut World<'_>, id: ServerId, body: &[u8]) -> Result<bool, String> {
+        let Some(server) = self.servers.get_mut(id) else { return Ok(true) };
+        let Some(login) = server.login.as_mut() else { return Ok(true) };
+        if let Some(refusal) = login.refusal.take() {
+            return Err(format!("connect_query failed: {} ({})", refusal.message, refusal.sqlstate));
+        }
+        if body.first().copied().and_then(TransactionStatus::from_byte) != Some(TransactionStatus::Idle) {
+            let what = match login.stage {
+                Stage::Login => "it does not begin idle",
+                Stage::ConnectQuery => "connect_query leaves a transaction open",
+            };
+            return Err(what.to_owned());
+        }
+        if let Some(query) = login.connect_query.take() {
+            login.stage = Stage::ConnectQuery;
+            frontend::write_query(io.output(server.socket), query.as_bytes()).map_err(|error| error.to_string())?;
+            return Ok(false);
+        }
+        server.login = None;
+        server.give_up_at = None;
+        server.opened_at = io.now();
+        let pool = server.pool;
+        let lifetime = self.pools.get(pool.0 as usize).map(|pool| pool.settings.server_lifetime);
+        server.early = lifetime.unwrap_or_default().mul_f64(self.rng.f64() / 10.0);
+        let parameters = server.parameters.clone().into();
+        if let Some(pool) = self.pools.get_mut(pool.0 as usize) {
+            pool.remember_welcome(0, parameters);
+        }
+        self.on_connect_done(pool);
+        self.release(io, id);
+        Ok(true)
     }
 
     fn break_login(&mut self, io: &mut World<'_>, id: ServerId, what: &str) {
@@ -129,7 +165,7 @@ impl Shard {
         let Some(pool) = self.pool_mut(pool_id) else { return };
         let address = pool.target.address.to_string();
         let last_error = pool.last_error.clone().unwrap_or_default();
-        let waiting: Vec<SessionId> = pool.waiting.drain(..).collect();
+        let waiting: Vec<SessionId> = pool.waiting.take_all();
         let refused = Failure::UpstreamRefused { sqlstate: refusal.sqlstate, message: refusal.message };
         let down = Failure::UpstreamDown { address, last_error };
         for id in waiting {

@@ -10,11 +10,15 @@ use dbproto::frame::{self, FrameHead, HEAD_LEN};
 use dbproto::message::backend::{self, ErrorFields, TransactionStatus};
 use dbproto::pipeline::{Audience, Outcome, Owed};
 
+use runtime::reactor::LOW_WATER;
+
+use crate::deadline::query_timeout_report;
 use crate::pace::Paces;
 use crate::pipe::{
     Asked, Delivery, Flow, Goodbye, List, Mark, Owner, Server, ServerId, ServerUnnamed, Soil, Streaming, WorkFailure,
 };
 use crate::pool::Pool;
+use crate::pool::statement::refusal;
 use crate::session::setting::Setting;
 use crate::session::{Deallocating, Left, Naming, Pin, Resetting, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
@@ -123,7 +127,7 @@ impl Shard {
                 self.write_synthetic(io, id, &synthetic);
             }
             if let Some(Owner::Session(session)) = placed.ends {
-                self.finish_shared(session);
+                self.finish_shared(io.now(), session);
             }
         }
         self.deliver(io, &run, bytes.get(run.start..at));
@@ -137,6 +141,7 @@ impl Shard {
             && let Some(pool) = self.servers.get(id).and_then(|server| self.pools.get_mut(server.pool.0 as usize))
         {
             pool.stats.server_time.record_many_us(us, count);
+            pool.stats.query_us = pool.stats.query_us.saturating_add(us.saturating_mul(count));
         }
     }
 
@@ -181,13 +186,15 @@ impl Shard {
     fn hold_back(&mut self, io: &mut World<'_>, id: ServerId) {
         let Some(server) = self.servers.get(id) else { return };
         let Some(session) = server.head_session().and_then(|id| self.sessions.get(id)) else { return };
-        let (socket, slow) = (session.socket, io.output_len(session.socket) > CLIENT_HIGH_WATER);
+        let high_water = if self.board.memory.is_short() { LOW_WATER } else { CLIENT_HIGH_WATER };
+        let (socket, slow) = (session.socket, io.output_len(session.socket) > high_water);
         if (slow || server.reply_len > SHARED_REPLY_MAX) && server.depth() > 1 {
             self.evacuate(id);
         }
         let Some(server) = self.servers.get_mut(id) else { return };
         if server.flow == Flow::Open && slow {
             server.flow = Flow::Paused;
+            server.stalled_since = io.now();
             io.pause(server.socket);
             io.notify_drained(socket);
         }
@@ -385,7 +392,9 @@ impl Reply<'_> {
         // a Parse of ours fails for the client's statement: it is the client that must hear of it
         let ours = matches!(mark, Mark::OwnParse(_) | Mark::OwnUnnamed);
         let placed = self.for_audience(if ours { Audience::Client } else { owed.audience });
-        Placed { instead: self.with_own_names(body), ..placed }
+        let cancelled = fields.get(b'C') == Some(b"57014");
+        let late = cancelled.then(|| query_timeout_report(self.server, &self.pool.settings.timeouts)).flatten();
+        Placed { instead: late.or_else(|| self.with_own_names(body)), ..placed }
     }
 
     /// An error that names a statement by a name of ours, with the session's name for it.
@@ -423,7 +432,7 @@ impl Reply<'_> {
             return Err("a shared request left a transaction open".to_owned());
         }
         let since = self.server.head_since;
-        self.server.head_since = now;
+        self.server.note_ready(now);
         let shared = self.server.in_flight.pop_front();
         let began = shared.as_ref().map_or(since, |request| request.written_at.max(since));
         let reply_len = std::mem::take(&mut self.server.reply_len);
@@ -431,7 +440,7 @@ impl Reply<'_> {
             let took = now.saturating_duration_since(began);
             self.paces
                 .note_any(shared.as_ref().map_or(took, |request| now.saturating_duration_since(request.written_at)));
-            self.pool.stats.transactions += u64::from(status == TransactionStatus::Idle);
+            self.note_transaction(status, began, now);
             let kind = self.session.as_deref_mut().map_or(0, |session| std::mem::take(&mut session.kind));
             self.paces.on_end(kind, reply_len, began);
         }
@@ -443,7 +452,26 @@ impl Reply<'_> {
         if let Some(session) = self.session.as_deref_mut() {
             session.resetting = Resetting::No;
         }
-        Ok(Placed { ends: shared.map(|request| request.owner), ..self.for_audience(owed.audience) })
+        let instead = self.refuse_transaction(owed);
+        Ok(Placed { instead, ends: shared.map(|request| request.owner), ..self.for_audience(owed.audience) })
+    }
+
+    /// In statement mode a transaction may not outlast its request.
+    fn refuse_transaction(&self, owed: Owed) -> Option<BytesMut> {
+        let open = self.server.status != TransactionStatus::Idle && owed.audience == Audience::Client;
+        (open && self.pool.settings.mode == config::PoolMode::Statement).then(refusal)
+    }
+
+    /// A request that began then is done: its transaction has ended, or goes on.
+    fn note_transaction(&mut self, status: TransactionStatus, began: Instant, now: Instant) {
+        if status != TransactionStatus::Idle {
+            self.server.block_since.get_or_insert(began);
+            return;
+        }
+        let took = now.saturating_duration_since(self.server.block_since.take().unwrap_or(began));
+        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        self.pool.stats.transactions += 1;
+        self.pool.stats.xact_us = self.pool.stats.xact_us.saturating_add(us);
     }
 
     /// A request that changed settings is done: they are the session's from now on.
@@ -462,6 +490,9 @@ impl Reply<'_> {
                 })
             });
         if carried {
+            if self.pool.target.connect_query.is_some() && settings.iter().any(Setting::is_reset) {
+                self.server.soil = Soil::Unknown;
+            }
             (session.dress, self.server.dress) = wear;
             session.reading = self.server.reading;
         } else {
@@ -510,8 +541,8 @@ impl Reply<'_> {
             }
             b"DISCARD ALL" => {
                 self.server.forget_everything();
-                if self.server.soiled != self.server.discarded_at {
-                    // something was written behind it that may leave anything
+                if self.server.soiled != self.server.discarded_at || self.pool.target.connect_query.is_some() {
+                    // something was written behind it that may leave anything, or it lacks what connect_query does
                     self.server.soil = Soil::Unknown;
                 }
                 session.statements.clear();

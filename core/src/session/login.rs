@@ -7,11 +7,13 @@ use dbproto::auth::Credentials;
 use dbproto::message::backend::{self, TransactionStatus};
 use dbproto::startup::{self, Startup, StartupMessage};
 
+use crate::admin::Role;
+use crate::bound::{Seat, Whose};
 use crate::cancel;
 use crate::dress::{Dress, startup_settings};
-use crate::error::Failure;
+use crate::error::{Failure, Limited};
 use crate::pipe::ServerId;
-use crate::pool::Parameter;
+use crate::pool::{Parameter, PoolId};
 use crate::session::secure::{HANDSHAKE, Request, judge_transport};
 use crate::session::{Phase, Reading, SessionId, Start};
 use crate::shard::{Admission, Shard, World};
@@ -54,7 +56,9 @@ impl Shard {
                 self.end_session(io, id, None);
                 return false;
             }
-            Startup::Start(_) if session.admission == Admission::Refused => {
+            Startup::Start(message)
+                if session.admission == Admission::Refused && !is_for_admin(&self.config, &message) =>
+            {
                 let limit = self.config.limits.max_client_connections;
                 self.end_session(io, id, Some(&Failure::TooManyClients { limit }));
                 return false;
@@ -90,6 +94,14 @@ impl Shard {
 
     /// The client is who it says: it gets its pool, and is told the server's parameters as soon as they are known.
     pub(super) fn settle_in(&mut self, io: &mut World<'_>, id: SessionId, start: Start) {
+        if config::CONSOLE_DATABASES.contains(&start.database.as_str()) {
+            self.settle_console(io, id, start);
+            return;
+        }
+        if self.levers.disabled.contains(&start.database) {
+            self.end_session(io, id, Some(&Failure::DatabaseDisabled { database: start.database }));
+            return;
+        }
         let shards = u32::try_from(io.shard_count()).unwrap_or(1);
         let pool_id = match self.pool_with(shards, &start.user, &start.database, &start.shown) {
             Ok(pool_id) => pool_id,
@@ -105,7 +117,19 @@ impl Shard {
             self.hand_on(io, id, owner, start);
             return;
         }
-        let Some(session) = self.sessions.get_mut(id) else { return };
+        let bound = pool.supply.bound;
+        let seat = match Seat::take(&self.board, bound) {
+            Ok(seat) => seat,
+            Err(whose) => {
+                let failure = self.seat_failure(pool_id, whose, &start);
+                self.end_session(io, id, Some(&failure));
+                return;
+            }
+        };
+        let (Some(pool), Some(session)) = (self.pools.get(pool_id.0 as usize), self.sessions.get_mut(id)) else {
+            return;
+        };
+        session.seat = Some(seat);
         session.pool = pool_id;
         session.user = start.user.into();
         let settings = start.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
@@ -118,6 +142,39 @@ impl Shard {
             }
             None => self.acquire(io, id),
         }
+    }
+
+    /// Who has no business with the console is not told that there is one.
+    fn settle_console(&mut self, io: &mut World<'_>, id: SessionId, start: Start) {
+        let Some(role) = Role::of(&self.config, &start.user) else {
+            self.end_session(io, id, Some(&Failure::UnknownDatabase { database: start.database }));
+            return;
+        };
+        if let Some(session) = self.sessions.get_mut(id) {
+            let settings = start.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+            session.dress = Rc::new(Dress::from_startup(settings));
+            session.user = start.user.into();
+        }
+        self.welcome_console(io, id, role);
+    }
+
+    /// Why a client finds no place.
+    fn seat_failure(&mut self, pool_id: PoolId, whose: Whose, start: &Start) -> Failure {
+        if let Some(pool) = self.pool_mut(pool_id) {
+            pool.stats.count_limit("max_client_connections");
+        }
+        let bound = self.pool(pool_id).map(|pool| pool.supply.bound).unwrap_or_default();
+        let (what, limit) = match whose {
+            Whose::Database => {
+                let database = self.config.databases.get(bound.database);
+                (format!("database \"{}\"", start.database), database.and_then(|d| d.max_client_connections))
+            }
+            Whose::User => {
+                let user = self.config.user(&start.user);
+                (format!("role \"{}\"", start.user), user.and_then(|user| user.max_client_connections))
+            }
+        };
+        Failure::Limited(Limited::Clients { what, limit: limit.unwrap_or(u32::MAX) })
     }
 
     /// A client that another shard has let in.
@@ -154,6 +211,7 @@ impl Shard {
         backend::write_backend_key_data(out, process_id, &session.secret.to_be_bytes());
         backend::write_ready_for_query(out, TransactionStatus::Idle);
         self.stats.logins += 1;
+        self.watch_client(io, id);
         self.ready.push_back(id);
     }
 }
@@ -164,6 +222,13 @@ pub(crate) fn reading(parameters: &[Parameter]) -> Reading {
     let usual = value(b"standard_conforming_strings") == Some(b"on")
         && value(b"client_encoding").is_some_and(dbproto::sql::is_ascii_safe);
     if usual { Reading::Usual } else { Reading::Unusual }
+}
+
+/// Whether an administrator asks for the console, who is let in when all places are taken.
+fn is_for_admin(config: &config::Config, message: &StartupMessage<'_>) -> bool {
+    let text = |name: &[u8]| message.parameter(name).map(String::from_utf8_lossy);
+    let console = text(b"database").is_some_and(|name| config::CONSOLE_DATABASES.contains(&&*name));
+    console && text(b"user").is_some_and(|user| Role::of(config, &user) == Some(Role::Admin))
 }
 
 /// What a start-up packet asks for, or why that cannot be had.

@@ -1,11 +1,14 @@
 //! What a client asks for: where its request ends, whether it is answered here, joins a pipe or needs one of its own.
 
+use std::time::Instant;
+
 use bytes::{Buf as _, BytesMut};
 use dbproto::frame;
 use dbproto::message::backend::{self, TransactionStatus};
 use dbproto::message::frontend::{Named, Target, tag};
 use runtime::Closed;
 
+use crate::admin::State;
 use crate::error::{Disposition, Failure};
 use crate::pipe::{Cancel, Flow, List, Owner, ServerId, Tail};
 use crate::server::CLIENT_HIGH_WATER;
@@ -138,6 +141,8 @@ impl Shard {
         self.stats.bytes_in += bytes.len() as u64;
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.input.extend_from_slice(bytes);
+        session.record.requested_at = io.now();
+        session.active_at = io.now();
         self.process(io, id);
     }
 
@@ -148,7 +153,9 @@ impl Shard {
             let go_on = match (&session.phase, session.place) {
                 (Phase::Startup, _) => self.on_startup_bytes(io, id),
                 (Phase::Authenticating(_), _) => self.on_password_bytes(io, id),
+                (Phase::Console(_), _) => self.on_console_bytes(io, id),
                 (Phase::Welcoming | Phase::Leaving(_), _) => false,
+                (Phase::Ready, _) if self.levers.state == State::Suspended => false,
                 (Phase::Ready, Place::Idle) => self.begin_request(io, id),
                 (Phase::Ready, Place::Exclusive(server)) => {
                     self.pass_on(io, id, server);
@@ -161,6 +168,7 @@ impl Shard {
             }
         }
         self.bound_input(io, id);
+        self.count_input(id);
     }
 
     /// A client that sends faster than it is served is not read from.
@@ -315,6 +323,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.place = Place::Idle;
         session.losses = 0;
+        session.active_at = io.now();
         if !Session::is_ready(session) || failure.disposition() == Disposition::Close {
             self.end_session(io, id, Some(failure));
             return;
@@ -345,9 +354,10 @@ impl Shard {
     }
 
     /// A request on a shared pipe has been answered.
-    pub(crate) fn finish_shared(&mut self, id: SessionId) {
+    pub(crate) fn finish_shared(&mut self, now: Instant, id: SessionId) {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.losses = 0;
+        session.active_at = now;
         if let Some(shareable) = session.shareable.take() {
             session.input.advance(shareable.len.min(session.input.len()));
         }

@@ -15,7 +15,7 @@ use dbproto::pipeline::{Expect, Owed};
 
 use crate::catalog::Catalog;
 use crate::error::Failure;
-use crate::pipe::{Asked, Cancel, Flow, Mark, Seed, Server, ServerId, ServerUnnamed, Soil};
+use crate::pipe::{Asked, Before, Cancel, Flow, Mark, Seed, Server, ServerId, ServerUnnamed, Soil};
 use crate::pool::Pool;
 use crate::server::lose;
 use crate::session::hazard::{chooses_seed, foreign, hazard, leaves_something, note_custom_settings, search_passing};
@@ -33,6 +33,7 @@ mod prepare;
 mod refusal;
 
 use naming::{ends_many, names_statements};
+use prepare::PreparedCounts;
 
 /// Unsent bytes of a server connection above which its session is not read from.
 const SERVER_HIGH_WATER: usize = 256 * 1024;
@@ -91,7 +92,9 @@ impl Shard {
             return Ok(());
         };
         let before = io.output_len(server.socket);
+        let worked = if server.pipeline.is_empty() { Before::Idle } else { Before::Busy };
         let Some(pool) = pools.get_mut(server.pool.0 as usize) else { return Ok(()) };
+        let statement_mode = pool.settings.mode == config::PoolMode::Statement;
         let mut writer = Writer::new(session, server, interner, pool);
         while !input.is_empty() && writer.session.barrier == Barrier::Open && writer.server.cancel == Cancel::None {
             let out = io.output(writer.server.socket);
@@ -123,6 +126,10 @@ impl Shard {
                     Written::Wait => break,
                 }
             }
+            if statement_mode && writer.server.pipeline.ready_count() > 0 {
+                // whether the next one may run is known when this one has ended
+                writer.session.barrier = Barrier::UntilReady;
+            }
             if io.output_len(writer.server.socket) > SERVER_HIGH_WATER {
                 if writer.session.flow == Flow::Open {
                     writer.session.flow = Flow::Paused;
@@ -134,6 +141,9 @@ impl Shard {
         }
         let written = io.output_len(writer.server.socket).saturating_sub(before);
         let counts = writer.counts();
+        if counts.messages > 0 {
+            server.note_written(io.now(), worked);
+        }
         counts.add_to(&mut pool.stats);
         pool.stats.bytes_to_server += written as u64;
         pool.stats.requests_exclusive += counts.requests;
@@ -192,18 +202,12 @@ impl Counts {
         stats.prepared_hits += self.prepared.hits;
         stats.prepared_parses += self.prepared.parses;
         stats.prepared_evicted += self.prepared.evicted;
+        stats.client_parses += self.prepared.client_parses;
+        stats.client_binds += self.prepared.client_binds;
         if let Some(reason) = self.pinned {
             stats.count_pin(reason);
         }
     }
-}
-
-/// How often the connection had a statement, was given one, and lost one for want of room.
-#[derive(Clone, Copy, Default)]
-struct PreparedCounts {
-    hits: u64,
-    parses: u64,
-    evicted: u64,
 }
 
 impl<'a> Writer<'a> {
@@ -300,6 +304,8 @@ impl Writer<'_> {
 
     fn whole(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
         self.messages += 1;
+        self.prepared.client_parses += u64::from(message.tag == tag::PARSE);
+        self.prepared.client_binds += u64::from(message.tag == tag::BIND);
         let written = match message.tag {
             tag::PARSE => self.parse(out, message),
             tag::BIND => self.bind(out, message),

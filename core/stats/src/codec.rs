@@ -13,7 +13,7 @@ use crate::Snapshot;
 /// First four bytes of a frame: `OCST`.
 pub const MAGIC: u32 = u32::from_be_bytes(*b"OCST");
 /// Version of the layout; another program's snapshot of another version is refused.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 /// Longest snapshot that is read: tens of thousands of pools.
 const LEN_MAX: u32 = 256 * 1024 * 1024;
 
@@ -159,7 +159,7 @@ mod tests {
             bytes
         };
         assert_eq!(refused(&with(0, 0)), Some(DecodeError::NoMagic));
-        assert_eq!(refused(&with(4, 2)), Some(DecodeError::Version(2)));
+        assert_eq!(refused(&with(4, VERSION + 1)), Some(DecodeError::Version(VERSION + 1)));
         assert_eq!(refused(&with(8, u32::MAX)), Some(DecodeError::Malformed));
         assert_eq!(refused(&with(8, 0)), Some(DecodeError::Malformed));
         assert_eq!(refused(&good[..good.len() - 1]), Some(DecodeError::Malformed));

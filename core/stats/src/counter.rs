@@ -158,6 +158,16 @@ statistics! {
         bytes_from_server,
         /// Bytes to PostgreSQL.
         bytes_to_server,
+        /// Statements that clients prepared.
+        client_parses,
+        /// Prepared statements that clients readied for execution.
+        client_binds,
+        /// Microseconds in transactions, from the first request to the end.
+        xact_us,
+        /// Microseconds in which PostgreSQL worked on requests.
+        query_us,
+        /// Microseconds that clients waited for server connections.
+        wait_us,
     }
     hists {
         /// From a request's arrival to its being sent to PostgreSQL.
@@ -170,6 +180,8 @@ statistics! {
         errors: ClassCount,
         /// How often server connections were kept for a session's state, by what it was.
         pins: PinCount,
+        /// How often clients reached a limit, by the limit's key in the configuration.
+        limits: LimitCount,
     }
 }
 
@@ -193,6 +205,14 @@ impl PoolStats {
         match self.pins.iter_mut().find(|pin| pin.reason == reason) {
             Some(pin) => pin.count = pin.count.saturating_add(1),
             None => self.pins.push(PinCount { reason: reason.to_owned(), count: 1 }),
+        }
+    }
+
+    /// Counts that a client reached a limit.
+    pub fn count_limit(&mut self, limit: &'static str) {
+        match self.limits.iter_mut().find(|count| count.limit == limit) {
+            Some(count) => count.count = count.count.saturating_add(1),
+            None => self.limits.push(LimitCount { limit: limit.to_owned(), count: 1 }),
         }
     }
 
@@ -229,6 +249,15 @@ pub struct PinCount {
     pub count: u64,
 }
 
+/// How often clients reached one limit.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Archive, Serialize, Deserialize, serde::Serialize)]
+pub struct LimitCount {
+    /// The key of the limit in the configuration.
+    pub limit: String,
+    /// How often.
+    pub count: u64,
+}
+
 /// An entry of a list: what is counted, and how often.
 trait Entry: Clone {
     fn is_same(&self, other: &Self) -> bool;
@@ -247,6 +276,15 @@ impl Entry for ClassCount {
 impl Entry for PinCount {
     fn is_same(&self, other: &Self) -> bool {
         self.reason == other.reason
+    }
+    fn count(&mut self) -> &mut u64 {
+        &mut self.count
+    }
+}
+
+impl Entry for LimitCount {
+    fn is_same(&self, other: &Self) -> bool {
+        self.limit == other.limit
     }
     fn count(&mut self) -> &mut u64 {
         &mut self.count

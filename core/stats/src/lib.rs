@@ -11,7 +11,7 @@ pub mod counter;
 pub mod hist;
 
 pub use codec::{DecodeError, MAGIC, VERSION, decode, encode, frame, read, write};
-pub use counter::{ClassCount, PinCount, PoolStats, ShardStats};
+pub use counter::{ClassCount, LimitCount, PinCount, PoolStats, ShardStats};
 pub use hist::Hist;
 
 use rkyv::{Archive, Deserialize, Serialize};
@@ -99,6 +99,7 @@ mod tests {
         pool.permits_held = 3;
         pool.count_error(b"23505");
         pool.count_pin("LISTEN");
+        pool.count_limit("query_timeout");
         pool.queue_time.record_us(requests);
         pool
     }
@@ -122,6 +123,7 @@ mod tests {
         assert_eq!((b.user.as_str(), b.requests(), b.pool_size, b.permits_held), ("b", 20, 20, 6));
         assert_eq!(b.errors, [ClassCount { class: *b"23", count: 2 }]);
         assert_eq!(b.pins, [PinCount { reason: "LISTEN".into(), count: 2 }]);
+        assert_eq!(b.limits, [LimitCount { limit: "query_timeout".into(), count: 2 }]);
         assert_eq!(b.queue_time.count(), 2);
         assert_eq!(snapshot(1, 10).shards_total().clients, 11);
         assert_eq!(Snapshot::default().shards_total(), ShardStats::default());

@@ -68,7 +68,7 @@ const CACHE_TIME: std::time::Duration = std::time::Duration::from_secs(30);
 const NEGATIVE_CACHE_TIME: std::time::Duration = std::time::Duration::from_secs(5);
 
 /// What is known of all users' passwords.
-pub(super) fn kinds(users: &[User], listed: &UserList) -> Kinds {
+pub(crate) fn kinds(users: &[User], listed: &UserList) -> Kinds {
     let mut kinds = Kinds::default();
     users.iter().filter_map(|user| user.password.as_ref()).for_each(|secret| kinds.count(secret));
     for known in listed.secrets() {

@@ -14,6 +14,16 @@ use crate::session::Unnamed;
 use crate::session::hazard::foreign;
 use crate::statement::{Preparation, Statement, StatementName};
 
+/// How often the connection had a statement, was given one, and lost one for want of room.
+#[derive(Clone, Copy, Default)]
+pub(super) struct PreparedCounts {
+    pub(super) hits: u64,
+    pub(super) parses: u64,
+    pub(super) evicted: u64,
+    pub(super) client_parses: u64,
+    pub(super) client_binds: u64,
+}
+
 impl Writer<'_> {
     /// Lets Postgres itself say that the name is taken: it is made to be.
     pub(super) fn refuse_duplicate(

@@ -1,0 +1,58 @@
+//! A configuration that changes while we run: `RELOAD`, SIGHUP, `SET`.
+//!
+//! What can be changed at once is changed as a whole, everywhere; what cannot is told and waits for a restart. A file that
+//! has an error changes nothing.
+
+use config::{Config, Difference, Effect};
+
+use crate::admin::Refusal;
+use crate::admin::desk::Desk;
+
+impl Desk {
+    /// Reads the file anew; gives what there is to know about it.
+    pub(super) fn reload(&mut self) -> Result<Vec<String>, Refusal> {
+        let new = Config::load(&self.file).map_err(|errors| Refusal {
+            sqlstate: "F0000",
+            message: format!("{} has errors; nothing was changed", self.file.display()),
+            detail: Some(errors.to_string()),
+            hint: Some("`ctl check` tells the same without changing anything."),
+        })?;
+        let diff = self.config.diff(&new);
+        if !diff.live.is_empty() {
+            self.adopt(diff.adopted);
+        }
+        Ok(notices(&diff.live, &diff.restart))
+    }
+
+    /// Changes one key until the next reload.
+    pub(super) fn set(&mut self, key: &str, value: &str) -> Result<Vec<String>, Refusal> {
+        let mut new = Config::clone(&self.config);
+        new.set(key, value).map_err(|why| Refusal {
+            sqlstate: "22023",
+            message: format!("SET {key} failed: {why}"),
+            detail: None,
+            hint: Some("SHOW CONFIG tells which settings are changeable."),
+        })?;
+        self.adopt(new);
+        Ok(Vec::new())
+    }
+
+    fn adopt(&mut self, new: Config) {
+        if new.log.level != self.config.log.level {
+            (self.log)(new.log.level);
+        }
+        self.hand_out(new);
+    }
+}
+
+fn notices(live: &[Difference], restart: &[Difference]) -> Vec<String> {
+    let changed = live.iter().map(ToString::to_string);
+    let waiting = restart.iter().map(|difference| format!("{difference} (needs a restart)"));
+    let notices: Vec<String> = changed.chain(waiting).collect();
+    if notices.is_empty() { vec!["nothing has changed".to_owned()] } else { notices }
+}
+
+/// Whether `SET` changes a key.
+pub(super) fn is_settable(key: &str) -> bool {
+    ["limits.", "pool.", "log."].iter().any(|table| key.starts_with(table)) && Config::effect_of(key) == Effect::Live
+}

@@ -1,0 +1,121 @@
+//! What all shards know together.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use config::Config;
+use crossbeam::channel::Sender;
+use crossbeam::utils::CachePadded;
+use runtime::{Address, ShardId};
+
+use crate::admin::Petition;
+use crate::bound::Bounds;
+use crate::catalog::keeper::WatchRequest;
+use crate::clerk::Ask;
+use crate::memory::MemoryBoard;
+use crate::throttle::Throttle;
+use crate::tls::TlsState;
+
+/// What all shards know together.
+pub(crate) struct Board {
+    /// When the process began.
+    pub(crate) started: Instant,
+    /// Makes up answers for users that do not exist.
+    pub(crate) mock_key: [u8; 32],
+    /// Where each configured database is, in the configuration's order.
+    pub(crate) upstreams: Vec<Address>,
+    /// What connections are encrypted with at first.
+    pub(crate) tls: Arc<TlsState>,
+    /// Where users are asked for.
+    pub(crate) clerk: Sender<Ask>,
+    pub(crate) throttle: Throttle,
+    /// Bounds on what all shards have together.
+    pub(crate) bounds: Bounds,
+    pub(crate) memory: MemoryBoard,
+    /// How long transactions may go on after SIGTERM, in milliseconds.
+    pub(crate) shutdown_timeout_ms: AtomicU64,
+    /// Who carries out what consoles ask.
+    pub(crate) desk: Sender<Petition>,
+    /// Where catalogs are asked for.
+    pub(crate) keeper: Sender<WatchRequest>,
+    /// Clients of each shard.
+    clients: Vec<CachePadded<AtomicU32>>,
+    total: CachePadded<AtomicU32>,
+}
+
+impl Board {
+    pub(crate) fn new(
+        config: &Config,
+        (upstreams, tls): (Vec<Address>, TlsState),
+        shards: usize,
+        asked: Asked,
+    ) -> Self {
+        let mut mock_key = [0; 32];
+        crate::cancel::fill_random(&mut mock_key);
+        Self {
+            started: Instant::now(),
+            mock_key,
+            bounds: Bounds::new(config),
+            memory: MemoryBoard::new(config.limits.memory, shards),
+            shutdown_timeout_ms: AtomicU64::new(whole_ms(config.limits.shutdown_timeout)),
+            keeper: asked.keeper,
+            clerk: asked.clerk,
+            desk: asked.desk,
+            throttle: Throttle::new(config.auth.delay_max),
+            upstreams,
+            tls: Arc::new(tls),
+            clients: (0..shards).map(|_| CachePadded::default()).collect(),
+            total: CachePadded::default(),
+        }
+    }
+
+    /// Takes over from a new configuration what all shards know together.
+    pub(crate) fn adopt(&self, config: &Config) {
+        self.bounds.adopt(config);
+        self.shutdown_timeout_ms.store(whole_ms(config.limits.shutdown_timeout), Ordering::Relaxed);
+    }
+
+    /// Counts a client in; gives how many there are now.
+    pub(super) fn enter(&self, shard: ShardId) -> u32 {
+        if let Some(count) = self.clients.get(usize::from(shard.0)) {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        self.total.fetch_add(1, Ordering::Relaxed) + 1
+    }
+
+    /// Whether no shard has a client.
+    pub(super) fn is_empty(&self) -> bool {
+        self.total.load(Ordering::Relaxed) == 0
+    }
+
+    pub(super) fn leave(&self, shard: ShardId) {
+        if let Some(count) = self.clients.get(usize::from(shard.0)) {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.total.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// The shard with the fewest clients; `here` if none has fewer.
+    pub(super) fn least_loaded(&self, here: ShardId) -> ShardId {
+        let load = |index: usize| self.clients.get(index).map_or(u32::MAX, |count| count.load(Ordering::Relaxed));
+        let mut best = (load(usize::from(here.0)), here);
+        for index in 0..self.clients.len() {
+            if load(index) < best.0 {
+                best = (load(index), ShardId(u16::try_from(index).unwrap_or(u16::MAX)));
+            }
+        }
+        best.1
+    }
+}
+
+/// Where shards ask for what they must not wait for.
+pub(crate) struct Asked {
+    pub(crate) keeper: Sender<WatchRequest>,
+    pub(crate) clerk: Sender<Ask>,
+    pub(crate) desk: Sender<Petition>,
+}
+
+fn whole_ms(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
