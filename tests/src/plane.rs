@@ -181,16 +181,6 @@ impl PlaneBuilder {
         self
     }
 
-    /// A key of the table of the user added last.
-    ///
-    /// # Panics
-    /// When there is none.
-    #[must_use]
-    pub fn user_key(mut self, key: &str, value: impl Into<toml::Value>) -> Self {
-        self.users.last_mut().unwrap().insert(key.into(), value.into());
-        self
-    }
-
     /// A user who proves to know a password by SCRAM-SHA-256.
     #[must_use]
     pub fn user_scram(self, name: &str, password: &str) -> Self {

@@ -18,18 +18,20 @@ fn digest(key: &str, value: String, parts: impl Iterator<Item = String>) -> Entr
 }
 
 pub(super) fn listen(out: &mut Vec<Entry>, tls: &ListenTls) {
-    out.push(entry("listen.tls.mode", tls.mode.name()));
-    file(out, "listen.tls.certificate", tls.certificate.as_ref());
-    file(out, "listen.tls.key", tls.key.as_ref());
-    file(out, "listen.tls.client_ca", tls.client_ca.as_ref());
-    file(out, "listen.tls.client_crl", tls.client_crl.as_ref());
+    let key = |name: &str| format!("listen.tls.{name}");
+    out.push(entry(&key("mode"), tls.mode.name()));
+    file(out, &key("certificate"), tls.certificate.as_ref());
+    file(out, &key("key"), tls.key.as_ref());
+    file(out, &key("client_ca"), tls.client_ca.as_ref());
+    file(out, &key("client_crl"), tls.client_crl.as_ref());
 }
 
 pub(super) fn server(out: &mut Vec<Entry>, of: &str, tls: &ServerTls) {
-    out.push(entry(&format!("{of}.tls"), tls.mode.name()));
-    file(out, &format!("{of}.tls_ca"), tls.ca.as_ref());
-    file(out, &format!("{of}.tls_certificate"), tls.identity.as_ref().map(|(certificate, _)| certificate));
-    file(out, &format!("{of}.tls_key"), tls.identity.as_ref().map(|(_, key)| key));
+    let key = |name: &str| format!("{of}.{name}");
+    out.push(entry(&key("tls"), tls.mode.name()));
+    file(out, &key("tls_ca"), tls.ca.as_ref());
+    file(out, &key("tls_certificate"), tls.identity.as_ref().map(|(certificate, _)| certificate));
+    file(out, &key("tls_key"), tls.identity.as_ref().map(|(_, key)| key));
 }
 
 pub(super) fn auth(out: &mut Vec<Entry>, auth: &Auth) {
