@@ -104,9 +104,7 @@ fn start_asking(
     asks: Receiver<Ask>,
 ) -> std::io::Result<()> {
     let handles = shards.to_vec();
-    std::thread::Builder::new()
-        .name("catalogs".to_owned())
-        .spawn(move || keeper::run(&catalog_requests, &handles))?;
+    std::thread::Builder::new().name("catalogs".to_owned()).spawn(move || keeper::run(&catalog_requests, &handles))?;
     let (handles, own) = (shards.to_vec(), Arc::clone(board));
     std::thread::Builder::new().name("clerk".to_owned()).spawn(move || clerk::run(&asks, &handles, &own))?;
     Ok(())

@@ -170,7 +170,7 @@ pub(crate) enum Admission {
 /// What shards and the control side say to a shard.
 pub(crate) enum Message {
     /// A client to serve.
-    Client(Newcomer),
+    Client(Box<Newcomer>),
     /// A cancel request for one of its sessions.
     Cancel { index: u32, secret: u32 },
     /// Stop: let transactions finish until then.
@@ -294,10 +294,10 @@ impl Shard {
         let newcomer = Newcomer { socket, peer, uid, admission, tls: None, start: None };
         if to == io.shard() {
             self.adopt(io, newcomer);
-        } else if let Err(Message::Client(newcomer)) = io.post(to, Message::Client(newcomer)) {
+        } else if let Err(Message::Client(newcomer)) = io.post(to, Message::Client(Box::new(newcomer))) {
             self.board.leave(to);
             self.board.enter(io.shard());
-            self.adopt(io, newcomer);
+            self.adopt(io, *newcomer);
         } else {
             self.stats.handed_over += 1;
         }
@@ -353,7 +353,7 @@ impl Shard {
         let start = Some((start, output, session.input));
         let (peer, uid) = (session.peer, session.uid);
         let newcomer = Newcomer { socket, peer, uid, admission: Admission::Granted, tls, start };
-        if io.post(to, Message::Client(newcomer)).is_err() {
+        if io.post(to, Message::Client(Box::new(newcomer))).is_err() {
             // the other shard is drowning in messages; the client may come again
             tracing::warn!("a client was turned away because the ring to its shard is full");
             self.board.leave(to);
@@ -534,7 +534,7 @@ impl Reactor for Shard {
 
     fn on_control(&mut self, io: &mut dyn Io<Message>, message: Message) {
         match message {
-            Message::Client(newcomer) => self.adopt(io, newcomer),
+            Message::Client(newcomer) => self.adopt(io, *newcomer),
             Message::Cancel { index, secret } => self.cancel_session(io, index, secret),
             Message::Drain(until) => self.drain(io, until),
             Message::AskPermit { key, from } => self.on_ask_permit(io, key, from),
