@@ -30,7 +30,11 @@ fn hung_up(stream: &mut TcpStream) -> bool {
 
 /// A data plane that soon loses patience with those who do not log in.
 fn impatient() -> Plane {
-    Plane::before(cluster()).user_scram("scrammed", PASSWORD).limit("auth_timeout", "1s").start()
+    Plane::before(cluster())
+        .user_scram("scrammed", PASSWORD)
+        .limit("auth_timeout", "1s")
+        .auth("auth_delay_max", "0s")
+        .start()
 }
 
 #[test]

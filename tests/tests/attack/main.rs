@@ -69,7 +69,7 @@ fn cluster() -> &'static Cluster {
 }
 
 fn plane() -> Plane {
-    Plane::before(cluster()).user_scram("scrammed", PASSWORD).pool("size", 8).start()
+    Plane::before(cluster()).user_scram("scrammed", PASSWORD).auth("auth_delay_max", "0s").pool("size", 8).start()
 }
 
 /// Plays all cases to both; gives what is wrong.
