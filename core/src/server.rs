@@ -337,7 +337,8 @@ impl Shard {
             (0, false) if !open => Failure::ConnectionLost { address },
             _ => Failure::OutcomeUnknown { address },
         };
-        if ending == Ending::Ours
+        // of a request that was not begun nothing is lost
+        if (ending == Ending::Ours && (owed > 0 || open))
             || in_transaction
             || pinned
             || open

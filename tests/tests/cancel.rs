@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use harness::client::send_cancel;
-use harness::{Cluster, DEADLINE, Plane, RawClient, Request, wait_until};
+use harness::{Cluster, DEADLINE, Plane, RawClient, Reply, Request, wait_until};
 
 const SLEEP: &str = "select pg_sleep(120)";
 
@@ -208,12 +208,16 @@ fn a_session_whose_backend_ends_while_a_cancel_is_under_way_goes_on() {
             client.send(Request::new().query("select 'next'").bytes());
         }
         harness::cluster::signal_process(backend, rustix::process::Signal::TERM);
-        let lost = client.reply();
+        let lost = Reply { messages: client.receive_to_end_or_ready() };
         assert!(matches!(lost.code().as_str(), "57P01" | "08006" | "08007"), "{lost:?}");
+        cluster.hold(rustix::process::Signal::CONT);
+        if early && lost.messages.last().is_some_and(|message| message.tag != b'Z') {
+            // what it had sent behind the lost request was meant to follow it, and is not run without it
+            continue;
+        }
         if !early {
             client.send(Request::new().query("select 'next'").bytes());
         }
-        cluster.hold(rustix::process::Signal::CONT);
         assert_eq!(client.reply().value(), "next");
     }
 }
