@@ -338,7 +338,7 @@ impl Shard {
             _ => Failure::OutcomeUnknown { address },
         };
         // of a request that was not begun nothing is lost
-        if (ending == Ending::Ours && (owed > 0 || open))
+        if (ending == Ending::Ours && owed > 0)
             || in_transaction
             || pinned
             || open
