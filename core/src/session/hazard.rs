@@ -60,7 +60,12 @@ const HINTS: [&[u8]; 19] = [
 
 /// Whether a text that is not known to be harmless most likely leaves something.
 pub(super) fn leaves_something(text: &[u8]) -> bool {
-    HINTS.iter().any(|word| contains_word(text, word))
+    words(text).any(|found| HINTS.iter().any(|word| found.eq_ignore_ascii_case(word)))
+}
+
+/// The words of a text, in one pass: it may be long.
+fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
+    text.split(|byte| !is_part(*byte)).filter(|word| !word.is_empty())
 }
 
 /// Names of settings of users' own that are remembered of one session.
@@ -105,11 +110,8 @@ fn is_custom(name: &[u8]) -> bool {
 
 /// Why text may leave state behind in its session, if it may.
 pub(super) fn hazard(text: &[u8]) -> Option<&'static str> {
-    // one pass, word by word: the text may be long
-    text.split(|byte| !is_part(*byte)).find_map(|found| {
-        let of_this_len = HAZARDS.iter().filter(|(word, _)| word.len() == found.len());
-        of_this_len.filter(|(word, _)| found.eq_ignore_ascii_case(word)).map(|(_, reason)| *reason).next()
-    })
+    words(text)
+        .find_map(|found| HAZARDS.iter().find(|(word, _)| found.eq_ignore_ascii_case(word)).map(|(_, reason)| *reason))
 }
 
 /// Whether text may choose the seed of random numbers: `setseed(..)`, `SET [SESSION | LOCAL] SEED`.
@@ -146,6 +148,18 @@ mod tests {
     fn hazards_are_found_in_any_case() {
         assert_eq!(hazard(b"select SetSeed(0.5)"), Some("random seed"));
         assert_eq!(hazard(b"select setseeds, my_setseed, pg_advisory_lock(1)"), None);
+    }
+
+    #[test]
+    fn texts_that_most_likely_leave_something_are_told_by_whole_words() {
+        for text in
+            ["begin; SET work_mem = 1", "select pg_advisory_lock(1)", "do $$ $$", "create temp table x()", "call f()"]
+        {
+            assert!(leaves_something(text.as_bytes()), "{text}");
+        }
+        for text in ["", "select offset, template, documents, roles from t", "select set_of_them"] {
+            assert!(!leaves_something(text.as_bytes()), "{text}");
+        }
     }
 
     #[test]
