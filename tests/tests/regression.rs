@@ -57,6 +57,21 @@ fn what_is_written_behind_a_reset_is_not_taken_for_clean() {
     }
 }
 
+/// The same within one group, of which no answer comes before its Sync.
+#[test]
+fn what_stands_behind_a_reset_in_its_own_group_is_not_taken_for_clean() {
+    let database = Cluster::shared().make_database();
+    let plane = plane_of(1);
+    let mut one = plane.client(&database);
+    let group = Request::new().parse("", "discard all").bind("", "", &[]).execute("", 0);
+    one.ask(&group.extended("create temp table zz (a int)", &[])).good();
+    let mut two = plane.client(&database);
+    two.send(Request::new().query("select to_regclass('pg_temp.zz') is null").bytes());
+    one.query("select * from zz").good();
+    one.query("drop table zz").good();
+    assert_eq!(two.reply().good().value(), "t");
+}
+
 /// `ISO` leaves the order of day and month as it is.
 #[test]
 fn a_value_that_adds_to_another_one_begins_from_the_default() {
@@ -68,6 +83,13 @@ fn a_value_that_adds_to_another_one_begins_from_the_default() {
     one.query("set datestyle = 'SQL, DMY'").good();
     assert_eq!(one.query("select '01/02/2026'::date").value(), "01/02/2026");
     assert_eq!(two.query("select '01/02/2026'::date").value(), "2026-01-02");
+    // the same from start-up packets alone, on the connection as it is
+    let parameters = [("user", "postgres"), ("database", database.as_str()), ("DateStyle", "SQL, DMY")];
+    let mut three = RawClient::connect(plane.port(), &parameters, None).unwrap();
+    for _ in 0..3 {
+        assert_eq!(three.query("select '01/02/2026'::date").value(), "01/02/2026");
+        assert_eq!(two.query("select '01/02/2026'::date").value(), "2026-01-02");
+    }
     one.query("set datestyle = 'German'").good();
     one.query("set datestyle = 'YMD'").good();
     assert_eq!(two.query("select '01/02/2026'::date").value(), "2026-01-02");
