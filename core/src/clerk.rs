@@ -230,6 +230,7 @@ impl Clerk<'_> {
             // its files are read again for every connection
             tls: self.board.tls.servers.get(number).cloned().flatten(),
             connect_query: None,
+            settings: Arc::default(),
         };
         let (sender, tasks) = unbounded();
         let (shards, board, query) = (self.shards.to_vec(), Arc::clone(self.board), query.clone());

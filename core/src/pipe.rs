@@ -63,6 +63,8 @@ pub(crate) enum Mark {
     Dress,
     /// Our question what a session has left there.
     Probe,
+    /// Our question whether there are sequence values.
+    Sequences,
     /// Our Close of a statement for which there was no room.
     Evict(StatementId),
 }
@@ -80,6 +82,7 @@ impl Mark {
             Self::Clean => 7 << 28,
             Self::Dress => 8 << 28,
             Self::Probe => 9 << 28,
+            Self::Sequences => 11 << 28,
             Self::Evict(id) => (10 << 28) | (id & MARK_ID_MASK),
         }
     }
@@ -97,6 +100,7 @@ impl Mark {
             8 => Self::Dress,
             9 => Self::Probe,
             10 => Self::Evict(id),
+            11 => Self::Sequences,
             _ => Self::None,
         }
     }

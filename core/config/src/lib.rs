@@ -10,6 +10,7 @@ mod error;
 pub mod hba;
 mod key;
 mod listing;
+pub mod pgbouncer;
 mod read;
 mod secret;
 mod timeout;
@@ -222,6 +223,53 @@ impl Share {
     }
 }
 
+/// What is made sure of before another session has a server connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum ServerClean {
+    /// What may have been left there is asked for, and cleaned.
+    Strict,
+    /// The same, but what a text does not say is promised not to be done.
+    Declared,
+    /// Sessions promise to leave nothing.
+    Never,
+}
+
+impl ServerClean {
+    pub(crate) const ALL: [Self; 3] = [Self::Strict, Self::Declared, Self::Never];
+
+    /// As it is written in the file: `strict`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Strict => "strict",
+            Self::Declared => "declared",
+            Self::Never => "never",
+        }
+    }
+}
+
+/// What becomes of a session's sequence values (`currval`, `lastval`).
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SequenceState {
+    /// They are there as long as nobody else uses the connection.
+    Shared,
+    /// The session keeps the connection that has them.
+    Pin,
+}
+
+impl SequenceState {
+    pub(crate) const ALL: [Self; 2] = [Self::Shared, Self::Pin];
+
+    /// As it is written in the file: `shared`.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Shared => "shared",
+            Self::Pin => "pin",
+        }
+    }
+}
+
 /// `[pool]`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Pool {
@@ -255,6 +303,10 @@ pub struct Pool {
     pub share_pipes: Option<u32>,
     /// Requests in flight at once on one shared server connection. Default 64.
     pub share_depth: u32,
+    /// Default `strict`.
+    pub server_clean: ServerClean,
+    /// Default `shared`.
+    pub sequence_state: SequenceState,
 }
 
 impl Default for Pool {
@@ -275,6 +327,8 @@ impl Default for Pool {
             share: Share::On,
             share_pipes: None,
             share_depth: 64,
+            server_clean: ServerClean::Strict,
+            sequence_state: SequenceState::Shared,
         }
     }
 }
@@ -298,6 +352,8 @@ pub struct PoolOverrides {
     pub share: Option<Share>,
     pub share_pipes: Option<u32>,
     pub share_depth: Option<u32>,
+    pub server_clean: Option<ServerClean>,
+    pub sequence_state: Option<SequenceState>,
 }
 
 impl PoolOverrides {
@@ -320,6 +376,8 @@ impl PoolOverrides {
             share: self.share.unwrap_or(pool.share),
             share_pipes: self.share_pipes.or(pool.share_pipes),
             share_depth: self.share_depth.unwrap_or(pool.share_depth),
+            server_clean: self.server_clean.unwrap_or(pool.server_clean),
+            sequence_state: self.sequence_state.unwrap_or(pool.sequence_state),
         }
     }
 }
@@ -347,6 +405,8 @@ pub struct Database {
     pub max_client_connections: Option<u32>,
     /// SQL that is run on every new server connection before clients may have it. Default: none.
     pub connect_query: Option<String>,
+    /// Settings that its server connections begin with. Default: none.
+    pub settings: Vec<(String, String)>,
     /// How its pools differ.
     pub pool: PoolOverrides,
 }
@@ -509,13 +569,14 @@ fn same_prefix<const N: usize>(a: [u8; N], b: [u8; N], prefix: u8) -> bool {
 }
 
 impl Config {
-    /// Reads a file.
+    /// Reads a file: our own, or a pgbouncer.ini.
     ///
     /// # Errors
     /// When it cannot be read, or as [`Config::parse`].
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let file = path.display().to_string();
         match std::fs::read_to_string(path).map(Zeroizing::new) {
+            Ok(text) if pgbouncer::is_ini(path, &text) => pgbouncer::Import::load(path)?.config(),
             Ok(text) => Self::parse(&text, &file),
             Err(error) => Err(ConfigErrors(vec![ConfigError { file, place: None, message: error.to_string() }])),
         }

@@ -21,7 +21,9 @@ impl Desk {
         if !diff.live.is_empty() {
             self.adopt(diff.adopted);
         }
-        Ok(notices(&diff.live, &diff.restart))
+        let mut notices = notices(&diff.live, &diff.restart);
+        notices.extend(config::pgbouncer::remarks(&self.file));
+        Ok(notices)
     }
 
     /// Changes one key until the next reload.

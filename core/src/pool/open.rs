@@ -129,6 +129,7 @@ impl Shard {
             credentials: if lending == Lending::Clients { shown.clone() } else { fixed },
             tls: self.tls.servers.get(number).cloned().flatten(),
             connect_query: found.connect_query.as_deref().map(Arc::from),
+            settings: found.settings.clone().into(),
         };
         (target, lending)
     }

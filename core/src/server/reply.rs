@@ -358,7 +358,8 @@ impl Reply<'_> {
             | Mark::OwnUnnamed
             | Mark::Clean
             | Mark::Dress
-            | Mark::Probe => {}
+            | Mark::Probe
+            | Mark::Sequences => {}
         }
         self.for_audience(owed.audience)
     }
@@ -366,12 +367,19 @@ impl Reply<'_> {
     fn error(&mut self, owed: Owed, body: &[u8]) -> Placed {
         let fields = ErrorFields::new(body);
         let fatal = fields.get(b'V').is_some_and(|severity| severity == b"FATAL" || severity == b"PANIC");
+        let mark = Mark::of(owed);
+        if mark == Mark::Sequences && !fatal {
+            // 55000: there are none; else there are some that may not be looked at
+            if let (Some(findings), false) = (&mut self.server.findings, fields.get(b'C') == Some(b"55000")) {
+                findings.add_sequences();
+            }
+            return Placed::NOWHERE;
+        }
         self.pool.stats.count_error(fields.get(b'C').unwrap_or_default());
         if fatal {
             // the connection ends for a reason that is not the client's; what that means for it is told when it has ended
             return Placed::NOWHERE;
         }
-        let mark = Mark::of(owed);
         if matches!(mark, Mark::Clean | Mark::Dress | Mark::Probe) {
             let text = |code| String::from_utf8_lossy(fields.get(code).unwrap_or_default()).into_owned();
             let failure = WorkFailure { during: mark, sqlstate: text(b'C'), message: text(b'M') };
@@ -521,7 +529,14 @@ impl Reply<'_> {
             session.settings_done += 1;
             return;
         }
+        let sequences = Pin::Because(crate::session::write::soil::SEQUENCES);
         let pin = match tag {
+            b"DISCARD SEQUENCES" => {
+                if session.pin == sequences {
+                    session.pin = Pin::No;
+                }
+                return;
+            }
             b"PREPARE" => Pin::Because("prepared in SQL"),
             b"LOAD" => Pin::Because("LOAD"),
             // notifications must reach it at any time
@@ -561,9 +576,11 @@ impl Reply<'_> {
         if let (Pin::No, Pin::Because(reason) | Pin::Found(reason)) = (session.pin, pin) {
             self.pool.stats.count_pin(reason);
         }
-        if !matches!(session.pin, Pin::Because(_)) {
+        if session.pin == sequences || !matches!(session.pin, Pin::Because(_)) {
             session.pin = pin;
         }
+        // whatever was promised: it is not for the next one
+        self.server.soil = Soil::Unknown;
     }
 }
 
@@ -574,7 +591,13 @@ pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owe
         Mark::ClientParse(id) | Mark::OwnParse(id) => server.prepared.on_parse_lost(id),
         Mark::Evict(id) => server.prepared.on_evict_lost(id),
         Mark::OwnUnnamed | Mark::UnnamedParse => server.unnamed = ServerUnnamed::Unknown,
-        Mark::None | Mark::SyntheticParse(_) | Mark::SyntheticClose | Mark::Clean | Mark::Dress | Mark::Probe => {}
+        Mark::None
+        | Mark::SyntheticParse(_)
+        | Mark::SyntheticClose
+        | Mark::Clean
+        | Mark::Dress
+        | Mark::Probe
+        | Mark::Sequences => {}
     }
     let Some(session) = session else { return };
     match mark {
@@ -590,6 +613,7 @@ pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owe
         | Mark::Clean
         | Mark::Dress
         | Mark::Probe
+        | Mark::Sequences
         | Mark::Evict(_) => {}
     }
 }
