@@ -29,7 +29,7 @@ const FILE_LEN_MAX: u64 = 16 * 1024 * 1024;
 #[derive(Clone, Copy, Debug)]
 pub struct Surroundings {
     /// Reads a file that it names.
-    pub read: fn(&Path) -> io::Result<Zeroizing<String>>,
+    pub read: fn(&Path) -> io::Result<String>,
     /// Addresses of a name to listen on, those that this machine has.
     pub addresses: fn(&str) -> io::Result<Vec<IpAddr>>,
     /// Users of an `auth_file`; none if it cannot be read.
@@ -41,12 +41,12 @@ impl Surroundings {
     pub const HERE: Self = Self { read, addresses, users };
 }
 
-fn read(path: &Path) -> io::Result<Zeroizing<String>> {
+fn read(path: &Path) -> io::Result<String> {
     let about = std::fs::metadata(path)?;
     if !about.is_file() || about.len() > FILE_LEN_MAX {
         return Err(io::Error::other(format!("is no file of at most {FILE_LEN_MAX} bytes")));
     }
-    std::fs::read_to_string(path).map(Zeroizing::new)
+    std::fs::read_to_string(path)
 }
 
 /// An address of a protocol that this machine does not speak cannot be bound.
@@ -131,7 +131,7 @@ pub fn is_ini(path: &Path, text: &str) -> bool {
 /// What of a configuration has no effect here; nothing unless it is a pgbouncer.ini that can be read.
 #[must_use]
 pub fn remarks(path: &Path) -> Vec<String> {
-    let is_one = read(path).is_ok_and(|text| is_ini(path, &text));
+    let is_one = read(path).map(Zeroizing::new).is_ok_and(|text| is_ini(path, &text));
     let import = is_one.then(|| Import::load(path).ok()).flatten();
     import.iter().flat_map(Import::remarks).collect()
 }
@@ -143,7 +143,7 @@ impl Import {
     /// All that is wrong with it, where PgBouncer would not take it either.
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let file = path.display().to_string();
-        match read(path) {
+        match read(path).map(Zeroizing::new) {
             Ok(text) => Self::of(&text, &file, &Surroundings::HERE),
             Err(error) => Err(ConfigErrors(vec![ConfigError { file, place: None, message: error.to_string() }])),
         }

@@ -19,7 +19,9 @@ use crate::pipe::{
 };
 use crate::pool::Pool;
 use crate::pool::statement::refusal;
+use crate::server::lost::lose;
 use crate::session::setting::Setting;
+use crate::session::write::soil::SEQUENCES;
 use crate::session::{Deallocating, Left, Naming, Pin, Resetting, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
 use crate::statement::{Interner, NAME_PREFIX};
@@ -529,10 +531,11 @@ impl Reply<'_> {
             session.settings_done += 1;
             return;
         }
-        let sequences = Pin::Because(crate::session::write::soil::SEQUENCES);
+        let sequences = matches!(session.pin, Pin::Because(SEQUENCES) | Pin::Found(SEQUENCES));
         let pin = match tag {
             b"DISCARD SEQUENCES" => {
-                if session.pin == sequences {
+                if sequences {
+                    // if there is more, it is found out when somebody asks
                     session.pin = Pin::No;
                 }
                 return;
@@ -576,44 +579,10 @@ impl Reply<'_> {
         if let (Pin::No, Pin::Because(reason) | Pin::Found(reason)) = (session.pin, pin) {
             self.pool.stats.count_pin(reason);
         }
-        if session.pin == sequences || !matches!(session.pin, Pin::Because(_)) {
+        if sequences || !matches!(session.pin, Pin::Because(_)) {
             session.pin = pin;
         }
         // whatever was promised: it is not for the next one
         self.server.soil = Soil::Unknown;
-    }
-}
-
-/// What an item had promised did not happen.
-pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owed) {
-    let mark = Mark::of(owed);
-    match mark {
-        Mark::ClientParse(id) | Mark::OwnParse(id) => server.prepared.on_parse_lost(id),
-        Mark::Evict(id) => server.prepared.on_evict_lost(id),
-        Mark::OwnUnnamed | Mark::UnnamedParse => server.unnamed = ServerUnnamed::Unknown,
-        Mark::None
-        | Mark::SyntheticParse(_)
-        | Mark::SyntheticClose
-        | Mark::Clean
-        | Mark::Dress
-        | Mark::Probe
-        | Mark::Sequences => {}
-    }
-    let Some(session) = session else { return };
-    match mark {
-        Mark::ClientParse(_) | Mark::SyntheticParse(_) | Mark::SyntheticClose => {
-            if let Some(change) = session.changes.pop_front() {
-                change.undo(&mut session.statements);
-            }
-        }
-        Mark::UnnamedParse => session.unnamed = Unnamed::Absent,
-        Mark::None
-        | Mark::OwnParse(_)
-        | Mark::OwnUnnamed
-        | Mark::Clean
-        | Mark::Dress
-        | Mark::Probe
-        | Mark::Sequences
-        | Mark::Evict(_) => {}
     }
 }

@@ -90,6 +90,12 @@ pub(super) fn declares_state(text: &[u8]) -> bool {
         || text.split(|byte| *byte == b';').any(begins)
 }
 
+/// Whether a text that is known to use sequences only looks at values that are there: `select lastval()`.
+pub(super) fn only_looks_at_sequences(text: &[u8]) -> bool {
+    let selects = words(text).next().is_some_and(|first| first.eq_ignore_ascii_case(b"select"));
+    selects && !words(text).any(|word| word.eq_ignore_ascii_case(b"nextval") || word.eq_ignore_ascii_case(b"setval"))
+}
+
 /// The words of a text, in one pass: it may be long.
 fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| !is_part(*byte)).filter(|word| !word.is_empty())
@@ -186,6 +192,15 @@ mod tests {
         }
         for text in ["", "select offset, template, documents, roles from t", "select set_of_them"] {
             assert!(!leaves_something(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn who_only_looks_at_sequences_does_not_use_them() {
+        assert!(only_looks_at_sequences(b" SELECT currval('a'), lastval()"));
+        for text in ["select nextval('a')", "select lastval(), SetVal('a', 1)", "insert into t values (lastval())", ""]
+        {
+            assert!(!only_looks_at_sequences(text.as_bytes()), "{text}");
         }
     }
 

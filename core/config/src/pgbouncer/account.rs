@@ -15,6 +15,13 @@ const TRACKED: [&str; 5] =
 const LIMITS: [(&str, &str); 2] =
     [("max_user_connections", "max_server_connections"), ("max_user_client_connections", "max_client_connections")];
 
+/// Whether a file of rules is read.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Rules {
+    Wanted,
+    Unread,
+}
+
 impl Turner<'_> {
     pub(super) fn accounts(&mut self) {
         // a user without a password here may be known elsewhere
@@ -62,22 +69,23 @@ impl Turner<'_> {
             }
             _ => self.note(&value, Fate::Blocks, "there is no such method"),
         }
-        self.hba_file(&value, kind == "hba");
+        let wanted = if kind == "hba" { Rules::Wanted } else { Rules::Unread };
+        self.hba_file(&value, wanted);
     }
 
-    fn hba_file(&mut self, kind: &Value, wanted: bool) {
-        match (self.text("auth_hba_file"), wanted) {
-            (Some(file), true) => {
+    fn hba_file(&mut self, kind: &Value, rules: Rules) {
+        match (self.text("auth_hba_file"), rules) {
+            (Some(file), Rules::Wanted) => {
                 let table = self.doc.table("[auth]");
                 self.set(table, "hba_file", &quote(&absolute(&file.text)), &file);
                 self.note_new_name(&file, "auth", "hba_file");
             }
-            (None, true) => self.refuse(kind, "hba needs auth_hba_file"),
-            (Some(file), false) => self.note(&file, Fate::NotNeeded, "it is read with auth_type = hba only"),
-            (None, false) => {}
+            (None, Rules::Wanted) => self.refuse(kind, "hba needs auth_hba_file"),
+            (Some(file), Rules::Unread) => self.note(&file, Fate::NotNeeded, "it is read with auth_type = hba only"),
+            (None, Rules::Unread) => {}
         }
         if let Some(file) = self.said("auth_ident_file") {
-            match wanted && !file.text.is_empty() {
+            match rules == Rules::Wanted && !file.text.is_empty() {
                 true => self.note(&file, Fate::Blocks, "rules know no map="),
                 false => self.note(&file, Fate::NotNeeded, "it is read with auth_type = hba only"),
             }

@@ -50,7 +50,22 @@ pub(super) struct Said {
     pub(super) key: String,
     pub(super) value: Zeroizing<String>,
     pub(super) place: Place,
+    /// Where it is forgotten: the section begins again there.
+    pub(super) forgotten: Option<Place>,
 }
+
+/// Keys of `[pgbouncer]` that are not set back to their defaults when the section begins again: they have none.
+const LASTING: [&str; 9] = [
+    "auth_dbname",
+    "auth_file",
+    "auth_ident_file",
+    "auth_ldap_options",
+    "auth_user",
+    "client_tls13_ciphers",
+    "server_tls13_ciphers",
+    "user",
+    "verbose",
+];
 
 /// Everything that is said, in the order in which it is.
 #[derive(Default)]
@@ -100,6 +115,9 @@ impl Ini {
                     let names: Vec<String> = Section::ALL.iter().map(|known| format!("[{}]", known.name())).collect();
                     self.tell(place, format!("unknown section [{name}]; there are {}", names.join(", ")));
                 }
+                if *section == Some(Section::Pgbouncer) {
+                    self.forget(place);
+                }
                 rest = behind.trim_start();
                 if rest.is_empty() {
                     continue;
@@ -107,13 +125,23 @@ impl Ini {
             }
             match assignment(rest) {
                 Ok((key, value)) => match *section {
-                    Some(section) => self.said.push(Said { section, key, value: Zeroizing::new(value), place }),
+                    Some(section) => {
+                        self.said.push(Said { section, key, value: Zeroizing::new(value), place, forgotten: None })
+                    }
                     // a section that is not known has been told
                     None if self.errors.iter().any(|error| error.message.starts_with("unknown section")) => {}
                     None => self.tell(place, "stands before any section such as [pgbouncer]".to_owned()),
                 },
                 Err(message) => self.tell(place, message.to_owned()),
             }
+        }
+    }
+
+    /// `[pgbouncer]` begins again: PgBouncer sets everything back to its default then.
+    fn forget(&mut self, place: Place) {
+        let old = |said: &&mut Said| said.section == Section::Pgbouncer && !LASTING.contains(&said.key.as_str());
+        for said in self.said.iter_mut().filter(old) {
+            said.forgotten.get_or_insert(place);
         }
     }
 
@@ -130,7 +158,7 @@ impl Ini {
         if depth == DEPTH_MAX || self.files.len() == FILES_MAX {
             return self.tell(place, format!("%include: files name each other more than {DEPTH_MAX} deep"));
         }
-        match (around.read)(Path::new(name)) {
+        match (around.read)(Path::new(name)).map(Zeroizing::new) {
             Ok(text) => self.add(&text, name, around, (section, depth + 1)),
             Err(error) => self.tell(place, format!("%include {name}: {error}")),
         }

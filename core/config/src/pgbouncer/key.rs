@@ -60,6 +60,14 @@ pub(super) struct Known {
     pub(super) how: How,
 }
 
+impl Known {
+    /// Whether two keys say the same thing.
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let written = matches!(self.how, How::Number(..) | How::Duration(..) | How::Word(_) | How::Text(_));
+        self.name == other.name || written && self.how == other.how
+    }
+}
+
 const fn known(name: &'static str, kind: Kind, table: &'static str, how: How) -> Known {
     Known { name, kind, unsaid: None, table, how }
 }
@@ -196,7 +204,7 @@ pub(super) const GLOBAL: &[Known] = &[
     not_needed(
         "server_login_retry",
         Kind::Time,
-        "after a failure one attempt at a time is made, with growing pauses of seconds at most",
+        "after a failure one attempt at a time is made, with pauses of 200 ms at most",
     ),
     known("server_reset_query", Kind::Text, POOL, How::Own("pool.server_clean")),
     known("server_reset_query_always", Kind::Int, POOL, How::Own("pool.server_clean")),
@@ -227,7 +235,7 @@ pub(super) const GLOBAL: &[Known] = &[
     known("transaction_timeout", Kind::Time, POOL, How::Duration("transaction_timeout", Zero::Off)),
     unsaid("/tmp", known("unix_socket_dir", Kind::Text, LISTEN, How::Own("listen.unix_socket_dir"))),
     lost("unix_socket_group", Kind::Text, &[""], "anybody on the machine may connect; rules and passwords decide"),
-    vital("unix_socket_mode", Kind::Int, &["511"], "anybody on the machine may connect to the socket"),
+    vital("unix_socket_mode", Kind::Int, &["0777"], "anybody on the machine may connect to the socket"),
     lost("user", Kind::Text, &[""], "start the program as that user: User= in the systemd unit"),
     known("verbose", Kind::Int, "[log]", How::Own("log.level")),
 ];

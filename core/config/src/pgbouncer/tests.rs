@@ -2,12 +2,10 @@ use super::*;
 
 /// A machine that has one file and one name.
 fn surroundings() -> Surroundings {
-    fn read(path: &Path) -> io::Result<Zeroizing<String>> {
+    fn read(path: &Path) -> io::Result<String> {
         match path.to_str() {
-            Some("more.ini") => {
-                Ok(Zeroizing::new("default_pool_size = 7\n[databases]\nmore = host=10.0.0.9\n".to_owned()))
-            }
-            Some("again.ini") => Ok(Zeroizing::new("%include again.ini".to_owned())),
+            Some("more.ini") => Ok("default_pool_size = 7\n[databases]\nmore = host=10.0.0.9\n".to_owned()),
+            Some("again.ini") => Ok("%include again.ini".to_owned()),
             _ => Err(io::ErrorKind::NotFound.into()),
         }
     }
@@ -166,12 +164,14 @@ fn a_whole_file_is_as_it_would_be_in_our_own_words() {
 
 #[test]
 fn files_name_others_and_the_last_word_holds() {
-    let text = format!(
-        "{LEAST}default_pool_size = 5\n%include more.ini\n[pgbouncer]\nmax_client_conn = 1\nmax_client_conn = 2\n"
-    );
-    let config = config(&text);
-    assert_eq!((config.pool.size, config.limits.max_client_connections), (7, 2));
-    assert_eq!(config.databases.len(), 2);
+    let text = format!("{LEAST}max_client_conn = 1\nmax_client_conn = 2\ndefault_pool_size = 5\n%include more.ini\n");
+    let found = config(&text);
+    assert_eq!((found.pool.size, found.limits.max_client_connections), (7, 2));
+    assert_eq!(found.databases.len(), 2);
+    // PgBouncer forgets what was said before
+    let again = config(&format!("{text}[pgbouncer]\nmax_client_conn = 3\n"));
+    assert_eq!((again.pool.size, again.limits.max_client_connections), (20, 3));
+    assert!(again.listen.addresses.is_empty());
     assert_eq!(errors("[pgbouncer]\n%include again.ini\n").len(), 1);
     assert!(errors("%include nowhere.ini")[0].starts_with("p.ini:1:1: %include nowhere.ini:"));
 }
@@ -288,4 +288,40 @@ fn the_report_is_sound_json() {
     let toml = json.replace("\": ", "\" = ").replace("= null", "= \"\"");
     let table: toml::Table = format!("items = {toml}").parse().unwrap();
     assert!(table["items"].as_array().unwrap().len() > 5);
+}
+
+/// A row of the page's tables: a key and what becomes of it.
+fn row(known: &key::Known) -> String {
+    use key::How;
+    let table = known.table.trim_matches(['[', ']']);
+    let what = match known.how {
+        How::Number(own, _) | How::Duration(own, _) | How::Word(own) | How::Text(own) | How::File(own) => {
+            format!("`{table}.{own}`")
+        }
+        How::Own(what) => what.to_owned(),
+        How::NotNeeded(why) => format!("not needed: {why}"),
+        How::Only(fine, fate, why) => {
+            let fine: Vec<String> =
+                fine.iter().filter(|fine| !fine.is_empty()).map(|fine| format!("`{fine}`")).collect();
+            let unless = if fine.is_empty() { String::new() } else { format!(" unless {}", fine.join(", ")) };
+            format!("{}{unless}: {why}", fate.name())
+        }
+    };
+    let default = known.unsaid.map_or_else(String::new, |default| format!(" (`{default}` where it is not said)"));
+    format!("| `{}` | {what}{default} |\n", known.name)
+}
+
+#[test]
+fn the_page_for_who_moves_tells_of_every_key() {
+    let page = include_str!("../../../../docs/moving.md");
+    for (title, keys) in [
+        ("### `[pgbouncer]`", key::GLOBAL),
+        ("### `[databases]`", key::OF_DATABASE),
+        ("### `[users]`", key::OF_USER),
+        ("### `[peers]`", key::OF_PEER),
+    ] {
+        let rows: String = keys.iter().map(row).collect();
+        let (_, section) = page.split_once(title).unwrap();
+        assert!(section.contains(&rows), "docs/moving.md, {title} must have these rows:\n{rows}");
+    }
 }

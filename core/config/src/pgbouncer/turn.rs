@@ -6,7 +6,7 @@ use std::path::Path;
 use zeroize::Zeroizing;
 
 use super::doc::{Doc, Origin, TableId, quote, quote_list};
-use super::ini::{Ini, Place, Section};
+use super::ini::{Ini, Place, Said, Section};
 use super::key::{GLOBAL, How, Kind, Known, Zero, milliseconds, number};
 use super::{Fate, Item, Surroundings};
 use crate::error::ConfigErrors;
@@ -90,7 +90,8 @@ impl Turner<'_> {
 
     /// What a key of `[pgbouncer]` says; the last one holds.
     pub(super) fn said(&self, name: &str) -> Option<Value> {
-        let found = self.ini.said.iter().rfind(|said| said.section == Section::Pgbouncer && said.key == name)?;
+        let holds = |said: &&Said| said.section == Section::Pgbouncer && said.key == name && said.forgotten.is_none();
+        let found = self.ini.said.iter().rfind(holds)?;
         Some(Value { text: found.value.clone(), key: found.key.clone(), place: Some(found.place) })
     }
 
@@ -130,20 +131,30 @@ impl Turner<'_> {
         self.note(value, fate, format!("{table}.{key}"));
     }
 
-    fn globals(&mut self) {
-        let said: Vec<(String, Place)> = self
-            .ini
-            .said
-            .iter()
-            .filter(|said| said.section == Section::Pgbouncer)
-            .map(|said| (said.key.clone(), said.place))
-            .collect();
-        for (index, (key, place)) in said.iter().enumerate() {
-            if let Some((_, later)) = said.iter().skip(index + 1).find(|(other, _)| other == key) {
-                let value = Value { text: Zeroizing::default(), key: key.clone(), place: Some(*place) };
-                self.note(&value, Fate::NotNeeded, format!("it is said again in line {}", later.line));
+    /// Tells what has been said and does not hold.
+    fn note_overruled(&mut self) {
+        let own = |said: &&Said| said.section == Section::Pgbouncer;
+        let said: Vec<(String, Place, Option<Place>)> =
+            self.ini.said.iter().filter(own).map(|said| (said.key.clone(), said.place, said.forgotten)).collect();
+        for (index, (key, place, forgotten)) in said.iter().enumerate() {
+            let value = Value { text: Zeroizing::default(), key: key.clone(), place: Some(*place) };
+            let later = said.iter().skip(index + 1).find(|(other, ..)| other == key);
+            match (forgotten, later) {
+                (Some(again), _) => {
+                    let (file, line) = (self.ini.file(*again).to_owned(), again.line);
+                    let note = format!("[pgbouncer] begins again in {file}:{line}, which sets it back to its default");
+                    self.note(&value, Fate::NotNeeded, note);
+                }
+                (None, Some((_, later, _))) => {
+                    self.note(&value, Fate::NotNeeded, format!("it is said again in line {}", later.line));
+                }
+                (None, None) => {}
             }
         }
+    }
+
+    fn globals(&mut self) {
+        self.note_overruled();
         for known in GLOBAL {
             let default = || known.unsaid.map(|default| self.said_or(known.name, default));
             if let Some(value) = self.said(known.name).or_else(default) {
@@ -381,7 +392,8 @@ impl Turner<'_> {
                                 if let Err(why) = judged {
                                     self.refuse(&own, &why);
                                 }
-                                found.retain(|(other, _)| other.name != known.name);
+                                // two names for the same are the same
+                                found.retain(|(other, _)| !other.is_same(known));
                                 if !unset {
                                     found.push((known, own));
                                 }

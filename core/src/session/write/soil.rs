@@ -5,7 +5,9 @@ use dbproto::sql::Backslash;
 
 use super::Writer;
 use crate::pipe::{Asked, Seed, Soil};
-use crate::session::hazard::{chooses_seed, declares_state, hazard, leaves_something, note_custom_settings};
+use crate::session::hazard::{
+    chooses_seed, declares_state, hazard, leaves_something, note_custom_settings, only_looks_at_sequences,
+};
 use crate::session::{Left, Pin};
 use crate::statement::Statement;
 use crate::verdict::judge;
@@ -58,7 +60,8 @@ impl Writer<'_> {
             self.server.asked = Asked::NotSince;
             self.server.soiled += 1;
         }
-        if found == Soil::Sequences && self.promise.sequences == SequenceState::Pin {
+        let uses = found == Soil::Sequences && !text.is_some_and(only_looks_at_sequences);
+        if uses && self.promise.sequences == SequenceState::Pin {
             self.pin(Pin::Because(SEQUENCES), SEQUENCES);
         }
     }
