@@ -20,7 +20,7 @@ const LIMIT: &str = "statement_timeout";
 
 /// Settings that may travel with a request, for its transaction only: what they decide is decided while a statement is read,
 /// planned or run, not when a transaction or a session begins, and nothing stays of them.
-const TRAVELLERS: [&str; 26] = [
+const TRAVELLERS: [&str; 27] = [
     "application_name",
     "bytea_output",
     "client_min_messages",
@@ -47,6 +47,7 @@ const TRAVELLERS: [&str; 26] = [
     "search_path",
     LIMIT,
     "timezone",
+    "work_mem",
 ];
 
 /// Of these, those that decide nothing when a statement is prepared.
@@ -98,6 +99,20 @@ impl Setting {
     /// Whether it has the same effect when it begins within a transaction and ends with it.
     fn travels(&self) -> bool {
         self.value.is_some() && (TRAVELLERS.contains(&&*self.name) || self.name.starts_with("enable_"))
+    }
+
+    /// Whether it is a limit of a second at least, or none: nothing of ours takes as long.
+    fn is_long_limit(&self) -> bool {
+        let value = self.value.as_deref().unwrap_or_default();
+        let digits = value.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = value.split_at(digits);
+        let number: u64 = number.parse().unwrap_or_default();
+        match unit.trim() {
+            "" if number == 0 => digits > 0,
+            "" | "ms" => number >= 1000,
+            "s" | "min" | "h" | "d" => number >= 1,
+            _ => false,
+        }
     }
 
     /// What it decides about a statement that is prepared under it.
@@ -153,8 +168,8 @@ impl Dress {
             Some(old) if old == new => true,
             // it adds to what is there
             Some(_) if &*new.name == "datestyle" => false,
-            // what is worn would cut our own part short
-            Some(_) if &*new.name == LIMIT => false,
+            // what is worn holds for our own part
+            Some(old) if &*new.name == LIMIT => new.travels() && old.is_long_limit(),
             Some(_) | None => new.travels(),
         };
         let fits = !self.lacks_some_of(worn) && self.settings.iter().all(goes);
@@ -361,6 +376,31 @@ mod tests {
             dress(&[("a", "it's \\ x")]).change_from(&Dress::default()),
             ["SELECT pg_catalog.set_config('a',  E'it''s \\\\ x', false)"]
         );
+    }
+
+    #[test]
+    fn what_differs_travels_if_it_can_begin_and_end_with_a_transaction() {
+        let base = dress(&[("application_name", "a"), ("timezone", "UTC")]);
+        let luggage = |dress: &Dress, worn: &Dress| -> Option<Vec<String>> {
+            dress.luggage(worn).map(|settings| settings.map(|(name, value)| format!("{name}={value}")).collect())
+        };
+        let other = base.with("application_name", "SET application_name = 'b'");
+        assert_eq!(luggage(&other, &base), Some(vec!["application_name=b".into()]));
+        assert_eq!(luggage(&other, &Dress::default()).map(|all| all.len()), Some(2));
+        assert_eq!(luggage(&base, &base), Some(Vec::new()));
+        assert_eq!(luggage(&base.without("timezone"), &base), None, "what is worn cannot be taken off");
+        for name in
+            ["app.tenant", "role", "client_encoding", "default_transaction_read_only", "standard_conforming_strings"]
+        {
+            assert_eq!(luggage(&dress(&[(name, "x")]), &Dress::default()), None, "{name}");
+        }
+        let unread = base.with("application_name", "SET application_name = E'b'");
+        assert_eq!(luggage(&unread, &base), None, "its value is not known");
+        let limit = |value: &str| dress(&[("statement_timeout", value)]);
+        assert!(luggage(&limit("1ms"), &limit("1min")).is_some());
+        for short in ["1ms", "999", "x", "0.5s"] {
+            assert_eq!(luggage(&limit("1min"), &limit(short)), None, "{short}");
+        }
     }
 
     #[test]

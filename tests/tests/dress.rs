@@ -1,5 +1,7 @@
 //! Sessions with different settings on the same connections: everybody's requests run under their own.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+
 use harness::{Cluster, Plane, RawClient, Request, params, wait_until};
 
 const EPOCH: &str = "select extract(epoch from '2020-01-01 00:00'::timestamptz)::bigint";
@@ -9,10 +11,7 @@ const IN_TOKYO: &str = "1577804400";
 fn client_with(plane: &Plane, database: &str, settings: &[(&str, &str)]) -> RawClient {
     let mut parameters = vec![("user", "postgres"), ("database", database)];
     parameters.extend_from_slice(settings);
-    match RawClient::connect(plane.port(), &parameters, None) {
-        Ok(client) => client,
-        Err(refusal) => panic!("{refusal:?}"),
-    }
+    RawClient::connect(plane.port(), &parameters, None).unwrap()
 }
 
 /// Repeats a read until it is shared.
