@@ -14,8 +14,9 @@ use config::pgbouncer::{self, Import};
 #[command(
     name = "optimacore",
     version,
-    after_help = "SIGTERM or SIGINT lets transactions finish (limits.shutdown_timeout) and ends. SIGHUP reloads the \
-                  configuration, SIGUSR1 pauses, SIGUSR2 resumes; the console (docs/admin.md) does more. `ctl check FILE` checks a \
+    after_help = "SIGTERM lets transactions finish (limits.shutdown_timeout) and ends, SIGINT waits for server connections, SIGQUIT \
+                  ends at once, and so does SIGTERM or SIGINT a second time. SIGHUP reloads the configuration, SIGUSR1 pauses, \
+                  SIGUSR2 resumes; the console (docs/admin.md) does more. `ctl check FILE` checks a \
                   configuration without starting anything; `ctl dev` starts a whole stack. docs/moving.md is for who comes from \
                   PgBouncer."
 )]

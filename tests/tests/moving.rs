@@ -1,7 +1,5 @@
 //! Moving from PgBouncer: the same pgbouncer.ini is given to the real one and to us, and both serve the same.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
-
 use std::path::Path;
 use std::process::Output;
 

@@ -18,7 +18,8 @@ pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owe
         | Mark::Clean
         | Mark::Dress
         | Mark::Probe
-        | Mark::Sequences => {}
+        | Mark::Sequences
+        | Mark::Luggage => {}
     }
     let Some(session) = session else { return };
     match mark {
@@ -35,6 +36,7 @@ pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owe
         | Mark::Dress
         | Mark::Probe
         | Mark::Sequences
+        | Mark::Luggage
         | Mark::Evict(_) => {}
     }
 }
