@@ -98,6 +98,9 @@ impl Turner<'_> {
 
     fn host(&mut self, own: TableId, line: &Line) {
         let Some(value) = find(line, "host") else {
+            if let Some(turns) = find(line, "load_balance_hosts") {
+                self.note(turns, Fate::NotNeeded, "there is one host");
+            }
             let dir = self.said_or("unix_socket_dir", "/tmp");
             if dir.text.is_empty() || dir.text.starts_with('@') {
                 return self.refuse(&line.0, "needs host=, since unix_socket_dir is no directory");
@@ -105,13 +108,20 @@ impl Turner<'_> {
             let origin = Origin { key: line.0.key.clone(), place: line.0.place };
             return self.doc.set(own, "host", &quote(&absolute(&dir.text)), origin);
         };
+        let turns = find(line, "load_balance_hosts");
+        let in_order = turns.is_some_and(|turns| turns.text.eq_ignore_ascii_case("disable"));
+        if let Some(turns) = turns {
+            let fate = if in_order || !value.text.contains(',') { Fate::NotNeeded } else { Fate::NotSupported };
+            self.note(turns, fate, "hosts are tried in their order");
+        }
         // names go on so that the rest of the file can be judged
         let (host, fate, note) = match &*value.text {
             text if text.starts_with('@') => ("/", Fate::Blocks, "there are no sockets in the abstract namespace"),
-            text if text.contains(',') => {
-                let first = text.split(',').next().unwrap_or_default();
-                (first.trim(), Fate::Blocks, "a database has one host")
-            }
+            text if text.contains(',') && !in_order => (
+                text.trim(),
+                Fate::NotSupported,
+                "database.host: in their order, the next when one fails, and not in turns",
+            ),
             text => (text.trim(), Fate::Kept, "database.host"),
         };
         self.set(own, "host", &quote(host), value);

@@ -30,12 +30,13 @@ pub(super) struct Doc {
 }
 
 /// The order in which tables are written.
-const ORDER: [&str; 10] = [
+const ORDER: [&str; 11] = [
     "[listen]",
     "[listen.tls]",
     "[limits]",
     "[pool]",
     "[server]",
+    "[dns]",
     "[log]",
     "[admin]",
     "[auth]",

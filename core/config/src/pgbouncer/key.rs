@@ -26,6 +26,8 @@ pub(super) enum Zero {
     Never,
     /// No bound: the key is left out.
     NoBound,
+    /// As little as may be.
+    Least,
 }
 
 /// What becomes of a key.
@@ -92,6 +94,8 @@ const fn vital(name: &'static str, kind: Kind, fine: &'static [&'static str], wh
 }
 
 const MODES: Kind = Kind::Word(&["session", "transaction", "statement"]);
+const SESSION_ATTRS: Kind = Kind::Word(&["any", "read-write", "read-only", "primary", "standby"]);
+const HOST_TURNS: Kind = Kind::Word(&["disable", "round-robin"]);
 const SSL_MODES: Kind = Kind::Word(&["disable", "allow", "prefer", "require", "verify-ca", "verify-full"]);
 /// How `auth_type` may ask.
 const AUTH_TYPES: Kind = Kind::Word(&["any", "trust", "plain", "md5", "cert", "hba", "ldap", "pam", "scram-sha-256"]);
@@ -109,7 +113,6 @@ const OWN_SUITES: &str = "rustls offers its own, all of them safe";
 const BUFFERS: &str = "buffers grow and shrink with what they hold";
 const LOG: &str = "log.level = \"debug\" tells of every connection; there is no switch for this alone";
 const STDERR: &str = "the log goes to standard error, where systemd's journal finds it";
-const DNS: &str = "names are resolved when the program starts";
 const RESOLVER: &str = "the system's resolver is asked as it is configured";
 const KEEPALIVE: &str = "keep-alive is always on: after 60 s, every 10 s, 5 times";
 
@@ -146,8 +149,8 @@ pub(super) const GLOBAL: &[Known] = &[
     vital("conffile", Kind::Text, &[], "the file is the one of the command line"),
     known("default_pool_size", Kind::Int, POOL, How::Number("size", Zero::Nothing)),
     vital("disable_pqexec", Kind::Int, &["0"], "the simple query protocol cannot be switched off"),
-    not_needed("dns_max_ttl", Kind::Time, DNS),
-    not_needed("dns_nxdomain_ttl", Kind::Time, DNS),
+    known("dns_max_ttl", Kind::Time, "[dns]", How::Duration("max_ttl", Zero::Least)),
+    known("dns_nxdomain_ttl", Kind::Time, "[dns]", How::Duration("nxdomain_ttl", Zero::Least)),
     lost("dns_zone_check_period", Kind::Time, &["0"], "zones are not watched"),
     known("idle_transaction_timeout", Kind::Time, POOL, How::Duration("idle_transaction_timeout", Zero::Off)),
     known("ignore_startup_parameters", Kind::Text, AUTH, How::Own("auth.ignore_startup_parameters")),
@@ -251,7 +254,12 @@ pub(super) const OF_DATABASE: &[Known] = &[
     known("datestyle", Kind::Text, DATABASE, How::Own("settings")),
     known("dbname", Kind::Text, DATABASE, How::Text("dbname")),
     known("host", Kind::Text, DATABASE, How::Own("host")),
-    known("load_balance_hosts", Kind::Word(&["disable", "round-robin"]), DATABASE, How::NotNeeded("there is one host")),
+    known(
+        "load_balance_hosts",
+        HOST_TURNS,
+        DATABASE,
+        How::Own("`disable` is what we do: hosts are tried in their order"),
+    ),
     known("max_db_client_connections", Kind::Int, DATABASE, How::Number("max_client_connections", Zero::NoBound)),
     known("max_db_connections", Kind::Int, DATABASE, How::Number("max_connections", Zero::NoBound)),
     known("min_pool_size", Kind::Int, DATABASE, How::Own("pool.min_pool_size")),
@@ -263,7 +271,7 @@ pub(super) const OF_DATABASE: &[Known] = &[
     known("reserve_pool", Kind::Int, DATABASE, How::Number("pool.reserve_pool_size", Zero::Nothing)),
     known("reserve_pool_size", Kind::Int, DATABASE, How::Number("pool.reserve_pool_size", Zero::Nothing)),
     known("server_lifetime", Kind::Time, DATABASE, How::Duration("pool.server_lifetime", Zero::Nothing)),
-    vital("target_session_attrs", Kind::Text, &["any"], "any server that answers is taken"),
+    known("target_session_attrs", SESSION_ATTRS, DATABASE, How::Word("target_session_attrs")),
     known("timezone", Kind::Text, DATABASE, How::Own("settings")),
     known("user", Kind::Text, DATABASE, How::Text("user")),
 ];

@@ -53,7 +53,7 @@ fn what_is_not_said_is_as_pgbouncer_has_it() {
     assert_eq!(config.server.mode, crate::TlsMode::Prefer);
     assert!(config.listen.addresses.is_empty());
     assert_eq!(config.listen.unix_socket().unwrap().to_str(), Some("/tmp/.s.PGSQL.6432"));
-    assert_eq!((config.databases[0].host.as_str(), config.databases[0].port), ("/tmp", 5432));
+    assert_eq!((config.databases[0].hosts[0].name.as_str(), config.databases[0].port), ("/tmp", 5432));
     let methods: Vec<_> =
         import(LEAST).toml.lines().filter(|line| line.starts_with("method")).map(str::to_owned).collect();
     assert_eq!(methods, ["method = \"md5\"", "method = \"md5\""]);
@@ -195,7 +195,7 @@ fn errors_are_told_at_their_lines_all_at_once() {
     assert_eq!(
         errors(text),
         [
-            "p.ini:2:1: databases.app.host: host: \"a:b\" is no IP address, host name or absolute path (a port goes into the key port)",
+            "p.ini:2:1: databases.app.host: host: \"b\" in \"a:b\" is no port",
             "p.ini:2:1: databases.app.pool_size: size: must be at least 1",
         ]
     );
@@ -266,7 +266,10 @@ fn what_cannot_be_had_is_told_and_what_must_not_be_missed_blocks() {
         assert_eq!(blocked, wanted == Fate::Blocks, "{said}");
         assert_eq!(import(&text).is_whole(), !matches!(wanted, Fate::Blocks | Fate::NotSupported), "{said}");
     }
-    assert_eq!(fate("[databases]\na = host=a,b\n", "databases.a.host"), Fate::Blocks);
+    assert_eq!(fate("[databases]\na = host=a,b\n", "databases.a.host"), Fate::NotSupported);
+    let in_order = "[databases]\na = host=a,b load_balance_hosts=disable target_session_attrs=primary\n[pgbouncer]\ndns_max_ttl = 0\n";
+    assert_eq!(fate(in_order, "databases.a.host"), Fate::Kept);
+    assert!(config(in_order).databases.len() == 1);
     let two = "[databases]\na = host=x auth_user=u\nb = host=x auth_user=v\n";
     assert_eq!(fate(two, "databases.b.auth_user"), Fate::Blocks);
     assert_eq!(fate("[databases]\na = host=x auth_user=u\nb = host=x\n", "databases.a.auth_user"), Fate::NotSupported);

@@ -419,6 +419,7 @@ fn duration(seconds: &str, zero: Zero) -> String {
     match (milliseconds(seconds).unwrap_or_default(), zero) {
         (0, Zero::Off) => "\"off\"".to_owned(),
         (0, Zero::Never) => NEVER.to_owned(),
+        (0, Zero::Least) => "\"100ms\"".to_owned(),
         (ms, _) if ms.is_multiple_of(1000) => format!("\"{}s\"", ms / 1000),
         (ms, _) => format!("\"{ms}ms\""),
     }
