@@ -20,6 +20,7 @@ use crate::admin::Petition;
 use crate::admin::desk::{Desk, LogDial};
 use crate::catalog::keeper::{self, WatchRequest};
 use crate::clerk::{self, Ask};
+use crate::listen::line;
 use crate::shard::{Asked, Board, Listener, Message, Shard};
 use crate::tls::{self, TlsState};
 
@@ -48,9 +49,10 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     let tls = TlsState::load(&config, &upstreams)?;
     let config = Arc::new(config);
     let (keeper, catalog_requests) = crossbeam::channel::unbounded();
+    let (lines, line_requests) = crossbeam::channel::unbounded();
     let (clerk, asks) = crossbeam::channel::unbounded();
     let (desk, petitions) = crossbeam::channel::unbounded();
-    let board = Arc::new(Board::new(&config, (upstreams, tls), cores.len(), Asked { keeper, clerk, desk }));
+    let board = Arc::new(Board::new(&config, (upstreams, tls), cores.len(), Asked { keeper, lines, clerk, desk }));
     let listeners = open_listeners(&config, cores.len())?;
     let statistics = config.stats.socket.as_deref().map(open_statistics).transpose()?;
 
@@ -67,6 +69,8 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     };
     let running = runtime::launch(&plan, make)?;
     start_asking(running.handles(), &board, catalog_requests, asks)?;
+    let handles = running.handles().to_vec();
+    std::thread::Builder::new().name("listeners".to_owned()).spawn(move || line::run(&line_requests, &handles))?;
     tls::watch(&config, &board, running.handles().to_vec())?;
     if let Some(listener) = statistics {
         let (handles, board) = (running.handles().to_vec(), Arc::clone(&board));

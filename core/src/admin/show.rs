@@ -16,6 +16,7 @@ use crate::admin::{CONSOLE_VERSION, Levers, State, reload};
 use crate::pool::permit::PoolKey;
 
 mod connection;
+mod listener;
 
 use connection::Which;
 
@@ -115,6 +116,7 @@ impl Facts<'_> {
             Show::Fds => self.descriptors(),
             Show::Pipes => self.pipes(),
             Show::Pins => self.pins(),
+            Show::Listeners => self.listeners(),
             Show::Pools => self.pools(),
             Show::Databases => self.databases(),
             Show::Users => self.users(),

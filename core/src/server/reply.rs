@@ -13,6 +13,7 @@ use dbproto::pipeline::{Audience, Outcome, Owed};
 use runtime::reactor::LOW_WATER;
 
 use crate::deadline::query_timeout_report;
+use crate::listen::{Hearing, Listening};
 use crate::pace::Paces;
 use crate::pipe::{
     Asked, Delivery, Flow, Goodbye, List, Mark, Owner, Server, ServerId, ServerUnnamed, Soil, Streaming, WorkFailure,
@@ -94,7 +95,7 @@ impl Shard {
                 break;
             }
             let body = rest.get(HEAD_LEN..head.len.min(rest.len())).unwrap_or_default();
-            let placed = match self.place_message(io.now(), id, head, body) {
+            let placed = match self.place_message(io, id, head, body) {
                 Ok(placed) => placed,
                 Err(why) => {
                     self.deliver(io, &run, bytes.get(run.start..at));
@@ -128,6 +129,7 @@ impl Shard {
             }
             if let Some(Owner::Session(session)) = placed.ends {
                 self.finish_shared(io.now(), session);
+                self.tell_rest(io, session);
             }
         }
         self.deliver(io, &run, bytes.get(run.start..at));
@@ -200,7 +202,22 @@ impl Shard {
         }
     }
 
-    fn place_message(&mut self, now: Instant, id: ServerId, head: FrameHead, body: &[u8]) -> Result<Placed, String> {
+    fn place_message(
+        &mut self,
+        io: &mut World<'_>,
+        id: ServerId,
+        head: FrameHead,
+        body: &[u8],
+    ) -> Result<Placed, String> {
+        if head.tag == b'A' && body.len() + HEAD_LEN == head.len {
+            let told = self.on_notification(io, id, body);
+            return Ok(told.map_or(Placed::NOWHERE, |(to, frame)| Placed {
+                to: Some(to),
+                ends: None,
+                instead: Some(frame),
+            }));
+        }
+        let now = io.now();
         let Self { servers, sessions, pools, paces, interner, .. } = self;
         let Some(server) = servers.get_mut(id) else { return Err(String::new()) };
         let outcome =
@@ -524,8 +541,10 @@ impl Reply<'_> {
         let pin = match tag {
             b"PREPARE" => Pin::Because("prepared in SQL"),
             b"LOAD" => Pin::Because("LOAD"),
-            // notifications must reach it at any time
-            b"LISTEN" => Pin::Found("LISTEN"),
+            b"LISTEN" if self.server.listening == Listening::No => {
+                self.server.listening = Listening::Yes;
+                return;
+            }
             b"DEALLOCATE ALL" => {
                 self.server.prepared.clear();
                 session.statements.clear();
@@ -554,6 +573,7 @@ impl Reply<'_> {
                 session.home = None;
                 session.left = Left::Unlikely;
                 session.custom.clear();
+                session.ears.iter_mut().for_each(|ears| ears.hearing = Hearing::Nowhere);
                 return;
             }
             _ => return,
