@@ -29,7 +29,7 @@ const LINES_MAX: usize = 64;
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 /// How long PostgreSQL may take to answer.
-const ANSWER_MAX: Duration = Duration::from_secs(10);
+const ANSWER_MAX: Duration = Duration::from_secs(5);
 /// A connection that has said nothing for so long is asked whether it is there.
 const QUIET_MAX: Duration = Duration::from_secs(15);
 /// How long a connection is kept that nobody needs.
@@ -164,7 +164,7 @@ impl Keeper {
             let end = match self.open() {
                 Ok(link) => {
                     (pause, reported) = (RETRY_MIN, false);
-                    self.post(|key| News::Up(key));
+                    self.post(News::Up);
                     let end = self.attend(link);
                     self.line.backend.store(0, Ordering::Release);
                     self.publish();
@@ -177,7 +177,7 @@ impl Keeper {
             };
             let left = std::mem::take(&mut self.todo);
             self.fail(&left);
-            self.post(|key| News::Down(key));
+            self.post(News::Down);
             let End::Lost(error) = end else { continue };
             if !std::mem::replace(&mut reported, true) {
                 tracing::warn!(database = self.line.key.1, %error, "the connection that listens for sessions is lost; it is made again");

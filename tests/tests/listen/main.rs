@@ -40,7 +40,9 @@ fn payloads(reply: &Reply) -> Vec<String> {
 /// The next notification, which nobody has asked for.
 fn hear(client: &mut RawClient) -> Heard {
     let message = client.receive();
-    read(&message).unwrap_or_else(|| panic!("no notification: {message:?}"))
+    let heard = read(&message);
+    assert!(heard.is_some(), "no notification: {message:?}");
+    heard.unwrap()
 }
 
 /// The same from a direct connection, whose process id is another each time.

@@ -25,9 +25,10 @@ impl Pair {
     fn ask(&mut self, request: &Request, story: &[String]) -> char {
         let (own, other) = (self.ours.ask(request), self.theirs.ask(request));
         assert_eq!(essence(&own), essence(&other), "{story:#?}");
-        for (reply, client, heard) in [(&own, &self.ours, 0), (&other, &self.theirs, 1)] {
+        let [ours, theirs] = &mut self.heard;
+        for (reply, client, heard) in [(&own, &self.ours, ours), (&other, &self.theirs, theirs)] {
             let key = client.key().0;
-            self.heard[heard].extend(heard_in(reply).into_iter().map(|(by, channel, payload)| {
+            heard.extend(heard_in(reply).into_iter().map(|(by, channel, payload)| {
                 assert_eq!(by == key, payload.starts_with("own"), "{by} for {key}: {story:#?}");
                 (channel, payload)
             }));
@@ -90,7 +91,7 @@ fn one_story(plane: &Plane, databases: [&str; 2], seed: u64) {
     for number in 0..60 {
         match rng.u8(..10) {
             0..2 => {
-                let channel = ["a", "b", "\"C\""][rng.usize(..3)];
+                let channel = rng.choice(["a", "b", "\"C\""]).unwrap();
                 story.push(format!("another: notify {channel}"));
                 for speaker in &mut speakers {
                     speaker.query(&format!("notify {channel}, '{number}'")).good();
@@ -105,7 +106,7 @@ fn one_story(plane: &Plane, databases: [&str; 2], seed: u64) {
                 disturber.query("begin; create temp table t () on commit drop; commit").good();
             }
             kind => {
-                let text = STATEMENTS[rng.usize(..STATEMENTS.len())];
+                let text = rng.choice(STATEMENTS).unwrap();
                 story.push(text.to_owned());
                 let request = Request::new();
                 let request =
