@@ -115,13 +115,14 @@ impl Shard {
     pub(crate) fn bind(&mut self, io: &mut World<'_>, id: ServerId, owner: SessionId, reason: &'static str) {
         let (Some(server), Some(session)) = (self.servers.get_mut(id), self.sessions.get_mut(owner)) else { return };
         let pool_id = server.pool;
-        if session.pin == Pin::No
-            && let Some(pool) = self.pools.get_mut(pool_id.0 as usize)
-        {
+        let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };
+        if session.pin == Pin::No {
             pool.stats.count_pin(reason);
         }
         session.pin = Pin::Found(reason);
-        session.record.note_pin(session.pin, io.now());
+        if let Some(reason) = session.record.note_pin(session.pin, io.now()) {
+            self.pin_log.note(&self.board.desk, (&pool.stats.database, &session.dress), reason);
+        }
         session.place = Place::Exclusive(id);
         server.promised = None;
         server.holder = Some(owner);

@@ -440,7 +440,7 @@ impl Reply<'_> {
     }
 
     fn lose(&mut self, owed: Owed) {
-        lose(self.server, self.session.as_deref_mut(), owed);
+        crate::server::lose(self.server, self.session.as_deref_mut(), owed);
     }
 
     fn ready(&mut self, owed: Owed, status: TransactionStatus, now: Instant) -> Result<Placed, String> {
@@ -584,32 +584,5 @@ impl Reply<'_> {
         if !matches!(session.pin, Pin::Because(_)) {
             session.pin = pin;
         }
-    }
-}
-
-/// What an item had promised did not happen.
-pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owed) {
-    let mark = Mark::of(owed);
-    match mark {
-        Mark::ClientParse(id) | Mark::OwnParse(id) => server.prepared.on_parse_lost(id),
-        Mark::Evict(id) => server.prepared.on_evict_lost(id),
-        Mark::OwnUnnamed | Mark::UnnamedParse => server.unnamed = ServerUnnamed::Unknown,
-        Mark::None | Mark::SyntheticParse(_) | Mark::SyntheticClose | Mark::Clean | Mark::Dress | Mark::Probe => {}
-    }
-    let Some(session) = session else { return };
-    match mark {
-        Mark::ClientParse(_) | Mark::SyntheticParse(_) | Mark::SyntheticClose => {
-            if let Some(change) = session.changes.pop_front() {
-                change.undo(&mut session.statements);
-            }
-        }
-        Mark::UnnamedParse => session.unnamed = Unnamed::Absent,
-        Mark::None
-        | Mark::OwnParse(_)
-        | Mark::OwnUnnamed
-        | Mark::Clean
-        | Mark::Dress
-        | Mark::Probe
-        | Mark::Evict(_) => {}
     }
 }
