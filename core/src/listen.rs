@@ -41,7 +41,7 @@ pub(crate) use wish::Wish;
 /// Channels of one session that the line takes over; who listens to more keeps its connection.
 const CHANNELS_MAX: usize = 256;
 /// Bytes of notifications that wait for a client which does not read them.
-const UNTOLD_MAX: usize = 1024 * 1024;
+const UNTOLD_MAX: usize = 4 * 1024 * 1024;
 
 /// A channel's name, as PostgreSQL has folded and cut it.
 pub(crate) type Channel = Arc<[u8]>;

@@ -20,6 +20,9 @@ use crate::pipe::{List, Mark, Server, ServerId, Soil};
 use crate::session::{Left, Pin, Place, SessionId};
 use crate::shard::{Shard, World};
 
+/// Bits of a passage's number below the shard's.
+const NUMBER_BITS: u32 = 48;
+
 /// Whether a mark has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Seen {
@@ -94,7 +97,8 @@ impl Shard {
 
     fn next_passage(&mut self, key: &DatabaseKey, id: ServerId) -> u64 {
         self.hubs.last += 1;
-        let number = self.hubs.last;
+        // connections hear the marks of all shards
+        let number = (u64::from(self.stats.shard) << NUMBER_BITS) | self.hubs.last;
         self.hubs.all.entry(key.clone()).or_default().passages.insert(number, id);
         number
     }
