@@ -13,17 +13,19 @@ use dbproto::pipeline::{Audience, Outcome, Owed};
 use runtime::reactor::LOW_WATER;
 
 use crate::deadline::query_timeout_report;
-use crate::listen::{Hearing, Listening};
 use crate::pace::Paces;
 use crate::pipe::{
-    Asked, Delivery, Flow, Goodbye, List, Mark, Owner, Server, ServerId, ServerUnnamed, Soil, Streaming, WorkFailure,
+    Asked, Delivery, Flow, Goodbye, List, Luggage, Mark, Owner, Server, ServerId, ServerUnnamed, Soil, Streaming,
+    WorkFailure,
 };
 use crate::pool::Pool;
 use crate::pool::statement::refusal;
 use crate::session::setting::Setting;
-use crate::session::{Deallocating, Left, Naming, Pin, Resetting, Session, SessionId, Unnamed};
+use crate::session::{Carrying, Resetting, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
 use crate::statement::{Interner, NAME_PREFIX};
+
+mod command;
 
 /// Messages longer than this are passed on while they arrive.
 const WHOLE_LEN_MAX: usize = 16 * 1024;
@@ -230,7 +232,7 @@ impl Shard {
             Outcome::Asynchronous => reply.asynchronous(head.tag, body),
             Outcome::Part(audience) => reply.part(audience, head.tag, body),
             Outcome::Complete(owed) => reply.complete(owed, head.tag, body),
-            Outcome::Error(owed) => reply.error(owed, body),
+            Outcome::Error(owed) => reply.error(owed, body)?,
             Outcome::Ready(owed, status) => reply.ready(owed, status, now)?,
             Outcome::Copy(audience, _) => reply.copy(audience)?,
             Outcome::Farewell => {
@@ -376,24 +378,37 @@ impl Reply<'_> {
             | Mark::Clean
             | Mark::Dress
             | Mark::Probe => {}
+            Mark::Luggage => {
+                if let Some(request) = self.server.in_flight.front_mut() {
+                    request.luggage = Luggage::Done;
+                }
+            }
         }
         self.for_audience(owed.audience)
     }
 
-    fn error(&mut self, owed: Owed, body: &[u8]) -> Placed {
+    fn error(&mut self, owed: Owed, body: &[u8]) -> Result<Placed, String> {
         let fields = ErrorFields::new(body);
         let fatal = fields.get(b'V').is_some_and(|severity| severity == b"FATAL" || severity == b"PANIC");
         self.pool.stats.count_error(fields.get(b'C').unwrap_or_default());
         if fatal {
             // the connection ends for a reason that is not the client's; what that means for it is told when it has ended
-            return Placed::NOWHERE;
+            return Ok(Placed::NOWHERE);
         }
         let mark = Mark::of(owed);
         if matches!(mark, Mark::Clean | Mark::Dress | Mark::Probe) {
             let text = |code| String::from_utf8_lossy(fields.get(code).unwrap_or_default()).into_owned();
             let failure = WorkFailure { during: mark, sqlstate: text(b'C'), message: text(b'M') };
             self.server.work_failure.get_or_insert(failure);
-            return Placed::NOWHERE;
+            return Ok(Placed::NOWHERE);
+        }
+        if self.server.in_flight.front().is_some_and(|request| request.luggage == Luggage::Ahead) {
+            // Postgres passes over what follows up to some Sync: of none of it is known whose reply comes next
+            if let Some(session) = self.session.as_deref_mut() {
+                session.carrying = Carrying::Worn;
+            }
+            let message = String::from_utf8_lossy(fields.get(b'M').unwrap_or_default());
+            return Err(format!("the settings of a shared request were refused: {message}"));
         }
         if let Some(session) = self.session.as_deref_mut() {
             // what the request has set is undone with it
@@ -411,7 +426,7 @@ impl Reply<'_> {
         let placed = self.for_audience(if ours { Audience::Client } else { owed.audience });
         let cancelled = fields.get(b'C') == Some(b"57014");
         let late = cancelled.then(|| query_timeout_report(self.server, &self.pool.settings.timeouts)).flatten();
-        Placed { instead: late.or_else(|| self.with_own_names(body)), ..placed }
+        Ok(Placed { instead: late.or_else(|| self.with_own_names(body)), ..placed })
     }
 
     /// An error that names a statement by a name of ours, with the session's name for it.
@@ -440,7 +455,7 @@ impl Reply<'_> {
     }
 
     fn lose(&mut self, owed: Owed) {
-        crate::server::lose(self.server, self.session.as_deref_mut(), owed);
+        lose(self.server, self.session.as_deref_mut(), owed);
     }
 
     fn ready(&mut self, owed: Owed, status: TransactionStatus, now: Instant) -> Result<Placed, String> {
@@ -526,63 +541,38 @@ impl Reply<'_> {
             Err("a shared request began a COPY".to_owned())
         }
     }
+}
 
-    /// What a completed command has done to the session that held the connection.
-    fn command_tag(&mut self, body: &[u8]) {
-        let tag = body.strip_suffix(b"\0").unwrap_or(body);
-        if [&b"CREATE"[..], b"ALTER", b"DROP"].iter().any(|verb| tag.starts_with(verb)) {
-            self.server.catalog_touched = true;
-        }
-        let Some(session) = self.session.as_deref_mut() else { return };
-        if matches!(tag, b"SET" | b"RESET") && session.settings_done < session.settings.len() {
-            session.settings_done += 1;
-            return;
-        }
-        let pin = match tag {
-            b"PREPARE" => Pin::Because("prepared in SQL"),
-            b"LOAD" => Pin::Because("LOAD"),
-            b"LISTEN" if self.server.listening == Listening::No => {
-                self.server.listening = Listening::Yes;
-                return;
+/// What an item had promised did not happen.
+pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owed) {
+    let mark = Mark::of(owed);
+    match mark {
+        Mark::ClientParse(id) | Mark::OwnParse(id) => server.prepared.on_parse_lost(id),
+        Mark::Evict(id) => server.prepared.on_evict_lost(id),
+        Mark::OwnUnnamed | Mark::UnnamedParse => server.unnamed = ServerUnnamed::Unknown,
+        Mark::None
+        | Mark::SyntheticParse(_)
+        | Mark::SyntheticClose
+        | Mark::Clean
+        | Mark::Dress
+        | Mark::Probe
+        | Mark::Luggage => {}
+    }
+    let Some(session) = session else { return };
+    match mark {
+        Mark::ClientParse(_) | Mark::SyntheticParse(_) | Mark::SyntheticClose => {
+            if let Some(change) = session.changes.pop_front() {
+                change.undo(&mut session.statements);
             }
-            b"DEALLOCATE ALL" => {
-                self.server.prepared.clear();
-                session.statements.clear();
-                return;
-            }
-            b"DEALLOCATE" => {
-                if let Deallocating::Name(name) = std::mem::replace(&mut session.deallocating, Deallocating::No)
-                    && let Some(statement) = session.statements.remove(&name)
-                {
-                    self.server.prepared.forget(statement.id);
-                }
-                return;
-            }
-            b"DISCARD ALL" => {
-                self.server.forget_everything();
-                if self.server.soiled != self.server.discarded_at || self.pool.target.connect_query.is_some() {
-                    // something was written behind it that may leave anything, or it lacks what connect_query does
-                    self.server.soil = Soil::Unknown;
-                }
-                session.statements.clear();
-                session.unnamed = Unnamed::Absent;
-                session.dress = Rc::clone(&session.login_dress);
-                session.naming = Naming::Ours;
-                session.resetting = Resetting::Yes;
-                session.pin = Pin::No;
-                session.home = None;
-                session.left = Left::Unlikely;
-                session.custom.clear();
-                session.ears.iter_mut().for_each(|ears| ears.hearing = Hearing::Nowhere);
-                return;
-            }
-            _ => return,
-        };
-        if let (Pin::No, Pin::Because(reason) | Pin::Found(reason)) = (session.pin, pin) {
-            self.pool.stats.count_pin(reason);
         }
-        if !matches!(session.pin, Pin::Because(_)) {
-            session.pin = pin;
-        }
+        Mark::UnnamedParse => session.unnamed = Unnamed::Absent,
+        Mark::None
+        | Mark::OwnParse(_)
+        | Mark::OwnUnnamed
+        | Mark::Clean
+        | Mark::Dress
+        | Mark::Probe
+        | Mark::Luggage
+        | Mark::Evict(_) => {}
     }
 }

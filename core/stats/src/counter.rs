@@ -146,6 +146,8 @@ statistics! {
         listens_moved,
         /// Notifications told to clients.
         notifications,
+        /// Settings of sessions that were applied on server connections, or sent along with requests.
+        settings_replayed,
         /// Statements prepared on a server connection for a client.
         prepared_parses,
         /// Statements that were prepared there already.
