@@ -55,7 +55,10 @@ fn what_is_told_during_a_transaction_is_heard_behind_it() {
         wait_until_moved(&plane, &database, 1);
     }
     // a request outside a transaction is one by itself
-    client.send(Request::new().query("select 'long', pg_sleep(0.3)").bytes());
+    client.send(Request::new().query("select 'long', pg_sleep(1)").bytes());
+    let runs =
+        format!("select count(*) from pg_stat_activity where datname = '{database}' and query like 'select ''long%'");
+    wait_until("it runs", || Cluster::shared().sql(&runs) == "1");
     notify(&database, "news", "meanwhile");
     let reply = client.reply().good();
     let tags = reply.tags();
