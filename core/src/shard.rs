@@ -23,6 +23,7 @@ use crate::catalog::keeper::{DatabaseKey, News};
 use crate::clerk::Answer;
 use crate::deadline::Deadlines;
 use crate::error::Failure;
+use crate::listen::{Hubs, News as LineNews};
 use crate::memory::Memory;
 use crate::pace::Paces;
 use crate::pipe::{Flow, Server, ServerId};
@@ -97,6 +98,8 @@ pub(crate) enum Message {
     Tls(Arc<TlsState>),
     /// Databases are elsewhere.
     Places(Arc<[Places]>),
+    /// What a line has to tell; see [`crate::listen`].
+    Line(Box<LineNews>),
     /// What was asked about somebody who wants to come in.
     Found(Box<Answer>),
     /// What the desk wants; see [`crate::admin`].
@@ -127,6 +130,8 @@ pub(crate) struct Shard {
     pub(crate) paces: Paces,
     /// Catalogs, for pools that are still to open.
     pub(crate) news: HashMap<DatabaseKey, News>,
+    /// What is listened to for sessions.
+    pub(crate) hubs: Hubs,
     /// Sessions that may be able to go on.
     pub(crate) ready: VecDeque<SessionId>,
     /// Server connections that whoever holds them may be done with.
@@ -177,6 +182,7 @@ impl Shard {
             interner: Interner::default(),
             paces: Paces::default(),
             news: HashMap::new(),
+            hubs: Hubs::default(),
             ready: VecDeque::new(),
             done_with: VecDeque::new(),
             starting: VecDeque::new(),
@@ -309,6 +315,7 @@ impl Shard {
     pub(crate) fn drop_session(&mut self, io: &mut World<'_>, id: SessionId) {
         self.stop_waiting(id);
         self.cancel_console(io, id, Withdrawal::Gone);
+        self.drop_ears(io, id);
         if let Some(session) = self.sessions.remove(id) {
             self.board.leave(io.shard());
             if !matches!(session.phase, Phase::Ready | Phase::Console(_) | Phase::Leaving(_)) {
@@ -502,6 +509,7 @@ impl Reactor for Shard {
             Message::KeepWarm { key, from } => self.on_keep_warm(io, key, from),
             Message::Lent(lent) => self.on_lent(io, *lent),
             Message::Catalog(news) => self.on_news(&news),
+            Message::Line(news) => self.on_line_news(io, *news),
             Message::Tls(state) => self.on_tls_state(state),
             Message::Places(places) => self.on_places(io, &places),
             Message::Found(answer) => self.on_found(io, *answer),

@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::Reply;
+use crate::listen::{Hearing, Listening};
 use crate::pipe::Soil;
 use crate::session::write::soil::SEQUENCES;
 use crate::session::{Deallocating, Left, Naming, Pin, Resetting, Unnamed};
@@ -19,6 +20,10 @@ impl Reply<'_> {
             session.settings_done += 1;
             return;
         }
+        if tag == b"LISTEN" {
+            // whatever was promised: it is not for the next one
+            self.server.soil = Soil::Unknown;
+        }
         let sequences = matches!(session.pin, Pin::Because(SEQUENCES) | Pin::Found(SEQUENCES));
         let pin = match tag {
             b"DISCARD SEQUENCES" => {
@@ -30,8 +35,10 @@ impl Reply<'_> {
             }
             b"PREPARE" => Pin::Because("prepared in SQL"),
             b"LOAD" => Pin::Because("LOAD"),
-            // notifications must reach it at any time
-            b"LISTEN" => Pin::Found("LISTEN"),
+            b"LISTEN" if self.server.listening == Listening::No => {
+                self.server.listening = Listening::Yes;
+                return;
+            }
             b"DEALLOCATE ALL" => {
                 self.server.prepared.clear();
                 session.statements.clear();
@@ -60,6 +67,7 @@ impl Reply<'_> {
                 session.home = None;
                 session.left = Left::Unlikely;
                 session.custom.clear();
+                session.ears.iter_mut().for_each(|ears| ears.hearing = Hearing::Nowhere);
                 return;
             }
             _ => return,
