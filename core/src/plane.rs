@@ -51,12 +51,12 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
         bail!("{} cores are more than the 256 that cancel keys can name; set runtime.cores", cores.len());
     }
     let tls = TlsState::load(&config)?;
-    let directory = Directory::new(&config);
     let config = Arc::new(config);
+    let directory = Directory::new(&config, tls);
     let (keeper, catalog_requests) = crossbeam::channel::unbounded();
     let (clerk, asks) = crossbeam::channel::unbounded();
     let (desk, petitions) = crossbeam::channel::unbounded();
-    let board = Arc::new(Board::new(&config, (directory, tls), cores.len(), Asked { keeper, clerk, desk }));
+    let board = Arc::new(Board::new(&config, directory, cores.len(), Asked { keeper, clerk, desk }));
     let mut sockets = Sockets::open(&config, passed, cores.len())?;
     let (places, files) = (sockets.places.join(","), std::mem::take(&mut sockets.files));
 
@@ -73,7 +73,7 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     };
     let running = runtime::launch(&plan, make)?;
     start_asking(running.handles(), &board, catalog_requests, asks)?;
-    tls::watch(&config, &board, running.handles().to_vec())?;
+    tls::watch(&board, running.handles().to_vec())?;
     upstream::watch(&board, running.handles().to_vec())?;
     if let Some(listener) = sockets.statistics {
         let (handles, board) = (running.handles().to_vec(), Arc::clone(&board));
