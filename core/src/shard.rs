@@ -34,7 +34,7 @@ use crate::session::{Phase, Place, Session, SessionId, Start};
 use crate::slab::{Key, Slab, TokenKind};
 use crate::statement::Interner;
 use crate::tls::TlsState;
-use crate::upstream::Places;
+use crate::upstream::{Map, Places};
 
 mod board;
 
@@ -94,10 +94,8 @@ pub(crate) enum Message {
     Lent(Box<Lent>),
     /// News of a database's catalog.
     Catalog(News),
-    /// Certificates have changed.
-    Tls(Arc<TlsState>),
-    /// Databases are elsewhere.
-    Places(Arc<[Places]>),
+    /// Databases are elsewhere, or certificates have changed.
+    Map(Arc<Map>),
     /// What a line has to tell; see [`crate::listen`].
     Line(Box<LineNews>),
     /// What was asked about somebody who wants to come in.
@@ -168,11 +166,12 @@ pub(crate) struct Listener {
 
 impl Shard {
     pub(crate) fn new(config: Arc<Config>, board: Arc<Board>, core: u16, listeners: Vec<Listener>) -> Self {
+        let map = board.directory.map();
         let is_unix = listeners.iter().map(|listener| listener.is_unix).collect();
         Self {
             config,
-            tls: Arc::clone(&board.tls),
-            places: board.directory.all().into(),
+            tls: Arc::clone(&map.tls),
+            places: Arc::clone(&map.places),
             board,
             sessions: Slab::default(),
             servers: Slab::default(),
@@ -510,8 +509,10 @@ impl Reactor for Shard {
             Message::Lent(lent) => self.on_lent(io, *lent),
             Message::Catalog(news) => self.on_news(&news),
             Message::Line(news) => self.on_line_news(io, *news),
-            Message::Tls(state) => self.on_tls_state(state),
-            Message::Places(places) => self.on_places(io, &places),
+            Message::Map(map) => {
+                self.on_tls_state(Arc::clone(&map.tls));
+                self.on_places(io, &map.places);
+            }
             Message::Found(answer) => self.on_found(io, *answer),
             Message::Admin(order) => self.on_order(io, *order),
             Message::Snapshot(reply) => {

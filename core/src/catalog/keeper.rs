@@ -199,8 +199,9 @@ impl Keeper {
             }
             let newest = self.new_targets.try_iter().filter(|target| target.user == self.target.user).last();
             if let Some(target) = newest {
+                let same = target.attrs == self.target.attrs;
                 self.target = target;
-                if !self.target.places.iter().any(|place| place.address == link.address) {
+                if !same || !self.target.places.iter().any(|place| place.address == link.address) {
                     return io::Error::other("the database is elsewhere now");
                 }
             }
