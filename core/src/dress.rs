@@ -21,6 +21,8 @@ pub(crate) struct Setting {
     pub(crate) name: Box<str>,
     /// SQL that applies it on a connection that has it at its default.
     pub(crate) apply: Box<str>,
+    /// Its value for `set_config`, where that is known.
+    pub(crate) value: Option<Box<str>>,
 }
 
 impl Setting {
@@ -28,7 +30,12 @@ impl Setting {
     pub(crate) fn of_value(name: &str, value: &str) -> Self {
         let name = name.to_ascii_lowercase();
         let apply = format!("SELECT pg_catalog.set_config({}, {}, false)", literal(&name), literal(value));
-        Self { name: name.into(), apply: apply.into() }
+        Self { name: name.into(), apply: apply.into(), value: Some(value.into()) }
+    }
+
+    /// Whether it says who one is.
+    pub(crate) fn is_identity(&self) -> bool {
+        matches!(&*self.name, "session_authorization" | "role")
     }
 
     /// Who one is decides what one may set, and a time limit holds for the rest of the change: they come last, and go first.
@@ -64,8 +71,28 @@ impl Dress {
     /// The same set with one setting replaced or added.
     pub(crate) fn with(self: &Rc<Self>, name: &str, apply: &str) -> Rc<Self> {
         let mut settings: Vec<_> = self.settings.iter().filter(|s| &*s.name != name).cloned().collect();
-        settings.push(Setting { name: name.into(), apply: apply.into() });
+        settings.push(Setting { name: name.into(), apply: apply.into(), value: None });
         Rc::new(Self::of(settings))
+    }
+
+    /// The same set with one setting as another set has it.
+    pub(crate) fn with_same(self: &Rc<Self>, setting: &Setting) -> Rc<Self> {
+        let mut settings: Vec<_> = self.settings.iter().filter(|s| s.name != setting.name).cloned().collect();
+        settings.push(setting.clone());
+        Rc::new(Self::of(settings))
+    }
+
+    /// This set, for whom another is: `RESET ALL` does not change that.
+    pub(crate) fn as_whom(&self, other: &Self) -> Rc<Self> {
+        let values = self.settings.iter().filter(|setting| !setting.is_identity());
+        Rc::new(Self::of(
+            values.chain(other.settings.iter().filter(|setting| setting.is_identity())).cloned().collect(),
+        ))
+    }
+
+    /// The setting of this name.
+    pub(crate) fn setting(&self, name: &str) -> Option<&Setting> {
+        self.settings.iter().find(|setting| &*setting.name == name)
     }
 
     /// The same set without one setting.
@@ -155,7 +182,7 @@ pub(crate) fn literal(value: &str) -> String {
 }
 
 /// A parameter name: dotted parts, each quoted (`RESET "app"."tenant"`).
-fn write_identifier(out: &mut String, name: &str) {
+pub(crate) fn write_identifier(out: &mut String, name: &str) {
     for (index, part) in name.split('.').enumerate() {
         if index > 0 {
             out.push('.');

@@ -65,6 +65,8 @@ pub(crate) enum Mark {
     Probe,
     /// Our Close of a statement for which there was no room.
     Evict(StatementId),
+    /// A client's RESET, with our words behind it that bring back what its session began with.
+    Restore,
 }
 
 impl Mark {
@@ -81,6 +83,7 @@ impl Mark {
             Self::Dress => 8 << 28,
             Self::Probe => 9 << 28,
             Self::Evict(id) => (10 << 28) | (id & MARK_ID_MASK),
+            Self::Restore => 13 << 28,
         }
     }
 
@@ -97,6 +100,7 @@ impl Mark {
             8 => Self::Dress,
             9 => Self::Probe,
             10 => Self::Evict(id),
+            13 => Self::Restore,
             _ => Self::None,
         }
     }
@@ -526,6 +530,7 @@ mod tests {
             Mark::Dress,
             Mark::Probe,
             Mark::Evict(3),
+            Mark::Restore,
         ] {
             assert_eq!(Mark::of(Owed::client(Expect::Parse).marked(mark.encode())), mark);
         }

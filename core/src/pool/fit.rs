@@ -128,6 +128,7 @@ impl Shard {
             return;
         }
         let promised = server.promised.take();
+        server.holder = None;
         let failure = server.work_failure.take();
         let work = std::mem::replace(&mut server.work, Work::Other);
         // what the last session set may cut our own work short (`statement_timeout`); the next one is not to suffer from it

@@ -297,8 +297,7 @@ impl Reply<'_> {
             }
         }
         // on a shared pipe values and notifications belong to nobody; notices belong to the request that is being answered
-        let held =
-            self.server.list == List::Exclusive || (self.server.findings.is_some() && self.server.holder.is_some());
+        let held = self.server.list == List::Exclusive || self.server.holder.is_some();
         let wanted = tag == b'N' || held;
         Placed::at(self.to.filter(|_| wanted))
     }
@@ -324,6 +323,10 @@ impl Reply<'_> {
 
     fn part(&mut self, audience: Audience, tag: u8, body: &[u8]) -> Placed {
         if tag == b'C' && audience == Audience::Client {
+            if body == b"SET\0" && self.server.pipeline.head().is_some_and(|head| Mark::of(head) == Mark::Restore) {
+                // our own words behind the client's
+                return Placed::NOWHERE;
+            }
             self.command_tag(body);
         } else if tag == b'C' && body == b"DISCARD ALL\0" {
             self.server.forget_everything();
@@ -358,7 +361,8 @@ impl Reply<'_> {
             | Mark::OwnUnnamed
             | Mark::Clean
             | Mark::Dress
-            | Mark::Probe => {}
+            | Mark::Probe
+            | Mark::Restore => {}
         }
         self.for_audience(owed.audience)
     }
@@ -574,7 +578,13 @@ pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owe
         Mark::ClientParse(id) | Mark::OwnParse(id) => server.prepared.on_parse_lost(id),
         Mark::Evict(id) => server.prepared.on_evict_lost(id),
         Mark::OwnUnnamed | Mark::UnnamedParse => server.unnamed = ServerUnnamed::Unknown,
-        Mark::None | Mark::SyntheticParse(_) | Mark::SyntheticClose | Mark::Clean | Mark::Dress | Mark::Probe => {}
+        Mark::None
+        | Mark::SyntheticParse(_)
+        | Mark::SyntheticClose
+        | Mark::Clean
+        | Mark::Dress
+        | Mark::Probe
+        | Mark::Restore => {}
     }
     let Some(session) = session else { return };
     match mark {
@@ -590,6 +600,7 @@ pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owe
         | Mark::Clean
         | Mark::Dress
         | Mark::Probe
+        | Mark::Restore
         | Mark::Evict(_) => {}
     }
 }

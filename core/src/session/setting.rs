@@ -19,10 +19,14 @@ const SETTINGS_MAX: usize = 64;
 pub(crate) enum Setting {
     /// Sets a parameter; the words that do it again elsewhere.
     Set { name: String, apply: String },
-    /// Takes one back to what the session began with.
+    /// Takes one back to what the session began with; the connection falls back to a value of its own.
     Reset { name: String },
     /// Takes all back.
     ResetAll,
+    /// Takes one back, and the connection too, by words of ours (see `session::write::restore`).
+    Restore { name: String },
+    /// Takes all back, and the connection too.
+    RestoreAll,
 }
 
 impl Setting {
@@ -78,7 +82,7 @@ impl Setting {
 
     /// Whether it takes something back.
     pub(crate) const fn is_reset(&self) -> bool {
-        matches!(self, Self::Reset { .. } | Self::ResetAll)
+        matches!(self, Self::Reset { .. } | Self::ResetAll | Self::Restore { .. } | Self::RestoreAll)
     }
 
     /// What the session and the connection wear after it: `worn` by the connection, `own` by the session, which began with
@@ -91,10 +95,15 @@ impl Setting {
             }
             Self::Reset { name } => {
                 let first = first.settings().iter().find(|setting| *setting.name == **name);
-                let next = first.map_or_else(|| own.without(name), |setting| own.with(name, &setting.apply));
+                let next = first.map_or_else(|| own.without(name), |setting| own.with_same(setting));
                 Some((next, worn.without(name)))
             }
-            Self::ResetAll => Some((Rc::new(first.clone()), Rc::default())),
+            Self::ResetAll => Some((first.as_whom(own), Dress::default().as_whom(worn))),
+            Self::Restore { name } => {
+                let began = first.setting(name)?;
+                Some((own.with_same(began), worn.with_same(began)))
+            }
+            Self::RestoreAll => Some((first.as_whom(own), first.as_whom(worn))),
         }
     }
 }
@@ -237,5 +246,20 @@ mod tests {
         assert_eq!(worn.fingerprint(), 0, "the connection itself knows nothing of the session's beginning");
         let (own, worn) = Setting::ResetAll.change(&own, &worn, &first).unwrap();
         assert_eq!((own.fingerprint(), worn.fingerprint()), (first.fingerprint(), 0));
+        let back = Setting::Restore { name: "work_mem".to_owned() };
+        let (own, worn) = Setting::read(b"set work_mem = '1MB'").unwrap().change(&own, &worn, &first).unwrap();
+        let (own, worn) = back.change(&own, &worn, &first).unwrap();
+        assert_eq!((own.fingerprint(), worn.fingerprint()), (first.fingerprint(), first.fingerprint()));
+        assert_eq!(Setting::Restore { name: "jit".to_owned() }.change(&own, &worn, &first), None);
+    }
+
+    #[test]
+    fn resetting_all_leaves_who_one_is() {
+        let first = Dress::from_startup([("work_mem", "2MB"), ("role", "a")].into_iter());
+        let now = Rc::new(Dress::from_startup([("work_mem", "1MB"), ("role", "b")].into_iter()));
+        let still = |settings: &[(&str, &str)]| Rc::new(Dress::from_startup(settings.iter().copied()));
+        let began = still(&[("work_mem", "2MB"), ("role", "b")]);
+        assert_eq!(Setting::ResetAll.change(&now, &now, &first), Some((Rc::clone(&began), still(&[("role", "b")]))));
+        assert_eq!(Setting::RestoreAll.change(&now, &now, &first), Some((Rc::clone(&began), began)));
     }
 }

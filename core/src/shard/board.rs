@@ -11,6 +11,7 @@ use runtime::{Address, ShardId};
 
 use crate::admin::Petition;
 use crate::bound::Bounds;
+use crate::cancel::told::ToldCount;
 use crate::catalog::keeper::WatchRequest;
 use crate::clerk::Ask;
 use crate::memory::MemoryBoard;
@@ -39,6 +40,8 @@ pub(crate) struct Board {
     pub(crate) desk: Sender<Petition>,
     /// Where catalogs are asked for.
     pub(crate) keeper: Sender<WatchRequest>,
+    /// Sessions that were told the process id of their backend.
+    pub(crate) told: ToldCount,
     /// Clients of each shard.
     clients: Vec<CachePadded<AtomicU32>>,
     total: CachePadded<AtomicU32>,
@@ -65,6 +68,7 @@ impl Board {
             throttle: Throttle::new(config.auth.delay_max),
             upstreams,
             tls: Arc::new(tls),
+            told: ToldCount::default(),
             clients: (0..shards).map(|_| CachePadded::default()).collect(),
             total: CachePadded::default(),
         }
