@@ -198,6 +198,8 @@ pub(crate) enum Work {
 pub(crate) enum Goodbye {
     NotSaid,
     Said,
+    /// And the client whose connection it is has been told so.
+    ToldClient,
 }
 
 /// Whether the last message written to a connection is there whole.

@@ -15,14 +15,14 @@ use runtime::reactor::LOW_WATER;
 use crate::deadline::query_timeout_report;
 use crate::pace::Paces;
 use crate::pipe::{
-    Asked, Delivery, Flow, Goodbye, List, Mark, Owner, Server, ServerId, ServerUnnamed, Soil, Streaming, WorkFailure,
+    Asked, Delivery, Flow, List, Mark, Owner, Server, ServerId, ServerUnnamed, Soil, Streaming, WorkFailure,
 };
 use crate::pool::Pool;
 use crate::pool::statement::refusal;
 use crate::session::setting::Setting;
 use crate::session::{Deallocating, Left, Naming, Pin, Resetting, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
-use crate::statement::{Interner, NAME_PREFIX};
+use crate::statement::Interner;
 
 /// Messages longer than this are passed on while they arrive.
 const WHOLE_LEN_MAX: usize = 16 * 1024;
@@ -32,6 +32,8 @@ const JUDGED_LEN_MAX: usize = 1024 * 1024;
 const SHARED_REPLY_MAX: usize = 64 * 1024;
 /// Unsent bytes of a client above which its server connection is not read from.
 pub(crate) const CLIENT_HIGH_WATER: usize = 256 * 1024;
+
+mod refusal;
 
 /// Whether a message is a part of a reply, rather than its end.
 const fn outcome_is_not_ready(tag: u8) -> bool {
@@ -217,9 +219,8 @@ impl Shard {
             Outcome::Ready(owed, status) => reply.ready(owed, status, now)?,
             Outcome::Copy(audience, _) => reply.copy(audience)?,
             Outcome::Farewell => {
-                reply.server.said_goodbye = Goodbye::Said;
                 tracing::info!(message = %String::from_utf8_lossy(ErrorFields::new(body).get(b'M').unwrap_or_default()), "PostgreSQL ends a connection");
-                Placed::NOWHERE
+                reply.fatal()
             }
         };
         if placed.to.is_some()
@@ -372,8 +373,7 @@ impl Reply<'_> {
         let fatal = fields.get(b'V').is_some_and(|severity| severity == b"FATAL" || severity == b"PANIC");
         self.pool.stats.count_error(fields.get(b'C').unwrap_or_default());
         if fatal {
-            // the connection ends for a reason that is not the client's; what that means for it is told when it has ended
-            return Placed::NOWHERE;
+            return self.fatal();
         }
         let mark = Mark::of(owed);
         if matches!(mark, Mark::Clean | Mark::Dress | Mark::Probe) {
@@ -399,23 +399,6 @@ impl Reply<'_> {
         let cancelled = fields.get(b'C') == Some(b"57014");
         let late = cancelled.then(|| query_timeout_report(self.server, &self.pool.settings.timeouts)).flatten();
         Placed { instead: late.or_else(|| self.with_own_names(body)), ..placed }
-    }
-
-    /// An error that names a statement by a name of ours, with the session's name for it.
-    fn with_own_names(&self, body: &[u8]) -> Option<BytesMut> {
-        let at = body.windows(NAME_PREFIX.len()).position(|part| part == NAME_PREFIX)?;
-        let (before, rest) = body.split_at_checked(at)?;
-        let digits = rest.get(NAME_PREFIX.len()..)?.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let (name, after) = rest.split_at_checked(NAME_PREFIX.len() + digits)?;
-        let statements = &self.session.as_deref()?.statements;
-        let (own, _) = statements.iter().find(|(_, statement)| statement.name().as_bytes() == name)?;
-        let mut out = BytesMut::new();
-        let written = dbproto::message::write_frame(&mut out, b'E', |out| {
-            for piece in [before, own, after] {
-                out.extend_from_slice(piece);
-            }
-        });
-        written.is_ok().then_some(out)
     }
 
     /// Takes back what items skipped by an error had promised.

@@ -3,7 +3,7 @@
 //! To Postgres the defaults of a session are what it was connected with. A server connection of ours was connected for
 //! anybody, so it falls back to values of its own. The client's statement is given our words behind it, or in its place, that
 //! set what the session began with. They are `SET`s and no `SELECT`s: in a transaction they take no snapshot, and end with it as
-//! the client's own would.
+//! the client's own would. A list is written as `SET` writes it, in the usual form of the same value.
 
 use bytes::BytesMut;
 use dbproto::message::MessageError;
@@ -71,7 +71,11 @@ impl Extent {
             _ => ("SET ", rest),
         };
         let name = match rest {
-            [time @ .., last] if time.len() == 2 && (is_word(*last, "local") || is_word(*last, "default")) => time,
+            [time, zone, last]
+                if is_time_zone(&[*time, *zone]) && (is_word(*last, "local") || is_word(*last, "default")) =>
+            {
+                rest.get(..2)?
+            }
             [name @ .., to, last]
                 if (*to == Token::Operator(b"=") || is_word(*to, "to")) && is_word(*last, "default") =>
             {
@@ -189,12 +193,13 @@ fn is_word(token: Token<'_>, word: &str) -> bool {
     matches!(token, Token::Word(text) if text.eq_ignore_ascii_case(word.as_bytes()))
 }
 
+fn is_time_zone(tokens: &[Token<'_>]) -> bool {
+    matches!(tokens, [time, zone] if is_word(*time, "time") && is_word(*zone, "zone"))
+}
+
 /// A parameter's name; `TIME ZONE` is one too.
 fn name_of(tokens: &[Token<'_>]) -> Option<String> {
-    if let [time, zone] = tokens
-        && is_word(*time, "time")
-        && is_word(*zone, "zone")
-    {
+    if is_time_zone(tokens) {
         return Some("timezone".to_owned());
     }
     let mut name = String::new();
@@ -245,6 +250,7 @@ mod tests {
         for (text, expected) in [
             ("set timezone to default", "SET \"timezone\" TO 'PST8PDT'"),
             ("SET LOCAL TimeZone = DEFAULT;", "SET LOCAL \"timezone\" TO 'PST8PDT'"),
+            ("set timezone = default", "SET \"timezone\" TO 'PST8PDT'"),
             ("set time zone local", "SET \"timezone\" TO 'PST8PDT'"),
             ("set session time zone default", "SET \"timezone\" TO 'PST8PDT'"),
         ] {
