@@ -67,6 +67,8 @@ pub(crate) enum Mark {
     Evict(StatementId),
     /// A client's RESET, with our words behind it that bring back what its session began with.
     Restore,
+    /// The end of the settings that travel with a request.
+    Luggage,
 }
 
 impl Mark {
@@ -84,6 +86,7 @@ impl Mark {
             Self::Probe => 9 << 28,
             Self::Evict(id) => (10 << 28) | (id & MARK_ID_MASK),
             Self::Restore => 13 << 28,
+            Self::Luggage => 11 << 28,
         }
     }
 
@@ -101,6 +104,7 @@ impl Mark {
             9 => Self::Probe,
             10 => Self::Evict(id),
             13 => Self::Restore,
+            11 => Self::Luggage,
             _ => Self::None,
         }
     }
@@ -124,12 +128,22 @@ pub(crate) enum Delivery {
     Begun,
 }
 
+/// Settings that travel with a request, because its pipe wears others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Luggage {
+    /// None, or Postgres has accepted them.
+    Done,
+    /// They stand before the request, and Postgres has not accepted them yet.
+    Ahead,
+}
+
 /// One request in flight on a shared pipe. It ends with the ReadyForQuery it is owed.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     pub(crate) owner: Owner,
     pub(crate) written_at: Instant,
     pub(crate) delivery: Delivery,
+    pub(crate) luggage: Luggage,
 }
 
 /// The list of its pool a server connection sits in: this is its state.
@@ -533,6 +547,7 @@ mod tests {
             Mark::Probe,
             Mark::Evict(3),
             Mark::Restore,
+            Mark::Luggage,
         ] {
             assert_eq!(Mark::of(Owed::client(Expect::Parse).marked(mark.encode())), mark);
         }
