@@ -300,7 +300,11 @@ impl Reply<'_> {
             }
         }
         // on a shared pipe values and notifications belong to nobody; notices belong to the request that is being answered
-        let held = self.server.list == List::Exclusive || self.server.holder.is_some();
+        let held = match tag {
+            // what our own dressing changes, the client knows already
+            b'S' => self.server.list == List::Exclusive || self.server.findings.is_some(),
+            _ => true,
+        } && (self.server.list == List::Exclusive || self.server.holder.is_some());
         let wanted = tag == b'N' || held;
         Placed::at(self.to.filter(|_| wanted))
     }

@@ -50,11 +50,13 @@ impl Setting {
         }
         let (verb, mut rest) = tokens.split_first()?;
         if is_word(*verb, "reset") {
-            let [token] = rest else { return None };
-            if is_word(*token, "all") {
-                return Some(Self::ResetAll);
-            }
-            return Some(Self::Reset { name: parameter(&[*token])? });
+            return match rest {
+                [all] if is_word(*all, "all") => Some(Self::ResetAll),
+                [time, zone] if is_word(*time, "time") && is_word(*zone, "zone") => {
+                    Some(Self::Reset { name: "timezone".to_owned() })
+                }
+                name => Some(Self::Reset { name: parameter(name)? }),
+            };
         }
         if !is_word(*verb, "set") {
             return None;
@@ -68,13 +70,19 @@ impl Setting {
             && is_word(*time, "time")
             && is_word(*zone, "zone")
         {
-            return Some(Self::Set { name: "timezone".to_owned(), apply: apply(text)? });
+            let name = "timezone".to_owned();
+            return match rest {
+                [_, _, only] if is_word(*only, "local") || is_word(*only, "default") => Some(Self::Reset { name }),
+                _ => Some(Self::Set { name, apply: apply(text)? }),
+            };
         }
         let equals = rest.iter().position(|token| *token == Token::Operator(b"=") || is_word(*token, "to"))?;
         let (name, value) = rest.split_at_checked(equals)?;
         let name = parameter(name)?;
         match value {
             [_, only] if is_word(*only, "default") => Some(Self::Reset { name }),
+            // its value adds to what it was
+            _ if name == "datestyle" => None,
             [_, _, ..] => Some(Self::Set { name, apply: apply(text)? }),
             _ => None,
         }
@@ -156,8 +164,6 @@ fn parameter(tokens: &[Token<'_>]) -> Option<String> {
     let peculiar = [
         "role",
         "session_authorization",
-        // its value adds to what it was
-        "datestyle",
         "seed",
         "local",
         "session",
@@ -202,6 +208,11 @@ mod tests {
         assert_eq!(Setting::read(b"set work_mem to default"), Some(Setting::Reset { name: "work_mem".into() }));
         assert_eq!(Setting::read(b"reset Work_mem"), Some(Setting::Reset { name: "work_mem".into() }));
         assert_eq!(Setting::read(b"RESET ALL"), Some(Setting::ResetAll));
+        for text in ["reset time zone", "set time zone local", "set session time zone default", "reset timezone"] {
+            assert_eq!(Setting::read(text.as_bytes()), Some(Setting::Reset { name: "timezone".into() }), "{text}");
+        }
+        assert_eq!(Setting::read(b"reset app.\"Tenant\";"), Some(Setting::Reset { name: "app.tenant".into() }));
+        assert_eq!(Setting::read(b"reset datestyle"), Some(Setting::Reset { name: "datestyle".into() }));
     }
 
     #[test]
@@ -218,6 +229,8 @@ mod tests {
             "set work_mem",
             "set \"role\" = x",
             "set 'a' = 1",
+            "set datestyle to iso",
+            "reset session authorization",
             "select 1",
             "reset role",
             "set work_mem = '1",

@@ -51,9 +51,8 @@ fn the_regression_tests_pass_in_transaction_mode() {
 
 #[test]
 fn the_regression_tests_pass_in_session_mode() {
-    if is_long() {
-        run(Suite::regression(), "session", &known::SESSION);
-    }
+    let suite = if is_long() { Suite::regression() } else { Suite::regression_in_part() };
+    run(suite, "session", &known::SESSION);
 }
 
 #[test]

@@ -31,6 +31,10 @@ const ISOLATION_IN_PART: [&str; 16] = [
     "vacuum-conflict",
 ];
 
+/// Regression tests that set and reset what the start-up packet sets, and what leaves things behind; the first makes tables.
+const REGRESSION_IN_PART: [&str; 8] =
+    ["test_setup", "date", "timestamp", "timestamptz", "horology", "guc", "prepare", "plancache"];
+
 /// A suite, or a part of one.
 #[derive(Clone, Copy)]
 pub(crate) struct Suite {
@@ -50,6 +54,10 @@ pub(crate) struct Outcome {
 impl Suite {
     pub(crate) const fn regression() -> Self {
         Self { folder: "regress", program: "pg_regress", schedule: Some("parallel_schedule"), tests: &[] }
+    }
+
+    pub(crate) const fn regression_in_part() -> Self {
+        Self { schedule: None, tests: &REGRESSION_IN_PART, ..Self::regression() }
     }
 
     pub(crate) const fn isolation() -> Self {
