@@ -28,4 +28,5 @@ mod stock;
 mod systemd;
 mod throttle;
 mod tls;
+mod upstream;
 mod verdict;
