@@ -65,6 +65,8 @@ pub(crate) enum Mark {
     Dress,
     /// Our question what a session has left there.
     Probe,
+    /// Our question whether there are sequence values.
+    Sequences,
     /// Our Close of a statement for which there was no room.
     Evict(StatementId),
     /// A client's RESET, with our words behind it that bring back what its session began with.
@@ -86,6 +88,7 @@ impl Mark {
             Self::Clean => 7 << 28,
             Self::Dress => 8 << 28,
             Self::Probe => 9 << 28,
+            Self::Sequences => 12 << 28,
             Self::Evict(id) => (10 << 28) | (id & MARK_ID_MASK),
             Self::Restore => 13 << 28,
             Self::Luggage => 11 << 28,
@@ -106,6 +109,7 @@ impl Mark {
             9 => Self::Probe,
             10 => Self::Evict(id),
             13 => Self::Restore,
+            12 => Self::Sequences,
             11 => Self::Luggage,
             _ => Self::None,
         }

@@ -335,7 +335,7 @@ pub fn signal_process(id: u32, signal: Signal) {
 }
 
 /// Whose PostgreSQL runs as when the tests run as root, which it refuses.
-fn unprivileged() -> Option<(u32, u32)> {
+pub(crate) fn unprivileged() -> Option<(u32, u32)> {
     if !rustix::process::getuid().is_root() {
         return None;
     }
@@ -350,7 +350,7 @@ fn unprivileged() -> Option<(u32, u32)> {
     found
 }
 
-fn run_as_unprivileged(command: &mut Command) {
+pub(crate) fn run_as_unprivileged(command: &mut Command) {
     if let Some((uid, gid)) = unprivileged() {
         command.uid(uid).gid(gid);
     }

@@ -19,8 +19,9 @@ use crate::pipe::{
 };
 use crate::pool::Pool;
 use crate::pool::statement::refusal;
+use crate::server::lost::lose;
 use crate::session::setting::Setting;
-use crate::session::{Carrying, Resetting, Session, SessionId, Unnamed};
+use crate::session::{Carrying, Resetting, Session, SessionId};
 use crate::shard::{Shard, World};
 use crate::statement::Interner;
 
@@ -385,7 +386,8 @@ impl Reply<'_> {
             | Mark::Clean
             | Mark::Dress
             | Mark::Probe
-            | Mark::Restore => {}
+            | Mark::Restore
+            | Mark::Sequences => {}
             Mark::Luggage => {
                 if let Some(request) = self.server.in_flight.front_mut() {
                     request.luggage = Luggage::Done;
@@ -398,11 +400,18 @@ impl Reply<'_> {
     fn error(&mut self, owed: Owed, body: &[u8]) -> Result<Placed, String> {
         let fields = ErrorFields::new(body);
         let fatal = fields.get(b'V').is_some_and(|severity| severity == b"FATAL" || severity == b"PANIC");
+        let mark = Mark::of(owed);
+        if mark == Mark::Sequences && !fatal {
+            // 55000: there are none; else there are some that may not be looked at
+            if let (Some(findings), false) = (&mut self.server.findings, fields.get(b'C') == Some(b"55000")) {
+                findings.add_sequences();
+            }
+            return Ok(Placed::NOWHERE);
+        }
         self.pool.stats.count_error(fields.get(b'C').unwrap_or_default());
         if fatal {
             return Ok(self.fatal());
         }
-        let mark = Mark::of(owed);
         if matches!(mark, Mark::Clean | Mark::Dress | Mark::Probe) {
             let text = |code| String::from_utf8_lossy(fields.get(code).unwrap_or_default()).into_owned();
             let failure = WorkFailure { during: mark, sqlstate: text(b'C'), message: text(b'M') };
@@ -530,41 +539,5 @@ impl Reply<'_> {
         } else {
             Err("a shared request began a COPY".to_owned())
         }
-    }
-}
-
-/// What an item had promised did not happen.
-pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owed) {
-    let mark = Mark::of(owed);
-    match mark {
-        Mark::ClientParse(id) | Mark::OwnParse(id) => server.prepared.on_parse_lost(id),
-        Mark::Evict(id) => server.prepared.on_evict_lost(id),
-        Mark::OwnUnnamed | Mark::UnnamedParse => server.unnamed = ServerUnnamed::Unknown,
-        Mark::None
-        | Mark::SyntheticParse(_)
-        | Mark::SyntheticClose
-        | Mark::Clean
-        | Mark::Dress
-        | Mark::Probe
-        | Mark::Restore
-        | Mark::Luggage => {}
-    }
-    let Some(session) = session else { return };
-    match mark {
-        Mark::ClientParse(_) | Mark::SyntheticParse(_) | Mark::SyntheticClose => {
-            if let Some(change) = session.changes.pop_front() {
-                change.undo(&mut session.statements);
-            }
-        }
-        Mark::UnnamedParse => session.unnamed = Unnamed::Absent,
-        Mark::None
-        | Mark::OwnParse(_)
-        | Mark::OwnUnnamed
-        | Mark::Clean
-        | Mark::Dress
-        | Mark::Probe
-        | Mark::Restore
-        | Mark::Luggage
-        | Mark::Evict(_) => {}
     }
 }
