@@ -390,6 +390,16 @@ impl Shard {
             self.tell_rest(io, holder);
             self.note_listening(io, id);
             self.release(io, id);
+        } else if idle
+            && mode == Some(config::PoolMode::Session)
+            && session.pin == Pin::No
+            && session.stream_left == 0
+            && session.dress.fingerprint() != server.dress.fingerprint()
+        {
+            // DISCARD ALL has taken away what the session began with
+            session.waiting_since = io.now();
+            self.prepare(io, id, holder);
+            return;
         }
         if more {
             self.ready.push_back(holder);

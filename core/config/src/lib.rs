@@ -388,6 +388,14 @@ impl fmt::Debug for Database {
     }
 }
 
+impl Database {
+    /// Whether it is the same place, and asks the same of it.
+    #[must_use]
+    pub fn is_where(&self, other: &Self) -> bool {
+        (&self.hosts, self.port, self.target_session_attrs) == (&other.hosts, other.port, other.target_session_attrs)
+    }
+}
+
 /// What a user must prove to know: a `rolpassword` of PostgreSQL's, a SCRAM-SHA-256 verifier or an MD5 hash.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(Zeroizing<String>);

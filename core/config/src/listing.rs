@@ -148,7 +148,8 @@ impl Config {
             Some(("limits" | "pool" | "log" | "admin", _)) => true,
             // a name may hold dots; the pool's keys hold none
             Some(("database", rest)) => {
-                rest.ends_with(".max_connections")
+                [".host", ".port", ".target_session_attrs"].iter().any(|key| rest.ends_with(key))
+                    || rest.ends_with(".max_connections")
                     || rest.ends_with(".max_client_connections")
                     || rest.rsplit_once('.').is_some_and(|(of, _)| of.ends_with(".pool"))
             }
@@ -177,6 +178,9 @@ impl Config {
         for database in &mut adopted.databases {
             if let Some(now) = new.databases.iter().find(|now| now.name == database.name) {
                 database.pool = now.pool;
+                database.hosts.clone_from(&now.hosts);
+                database.port = now.port;
+                database.target_session_attrs = now.target_session_attrs;
                 database.max_connections = now.max_connections;
                 database.max_client_connections = now.max_client_connections;
             }
@@ -452,6 +456,24 @@ mod tests {
             assert_eq!(Config::effect_of(&difference.key), Effect::Restart, "{difference}");
         }
         assert!(new.diff(&new).live.is_empty() && new.diff(&new).restart.is_empty());
+    }
+
+    #[test]
+    fn a_database_moves_at_once() {
+        let old = config("");
+        let text = LEAST.replace("\"::1\"", "\"a,b\"\nport = 5433\ntarget_session_attrs = \"primary\"");
+        let diff = old.diff(&Config::parse(&text, "new").unwrap());
+        assert!(diff.restart.is_empty(), "{:?}", diff.restart);
+        assert_eq!(
+            shown(&diff.live),
+            [
+                "database.app.host: ::1 -> a,b",
+                "database.app.port: 5432 -> 5433",
+                "database.app.target_session_attrs: not set -> primary"
+            ]
+        );
+        assert!(diff.live.iter().all(|difference| Config::effect_of(&difference.key) == Effect::Live));
+        assert_eq!(diff.adopted.databases[0].hosts.len(), 2);
     }
 
     #[test]

@@ -19,6 +19,7 @@ pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owe
         | Mark::Dress
         | Mark::Probe
         | Mark::Sequences
+        | Mark::Restore
         | Mark::Luggage => {}
     }
     let Some(session) = session else { return };
@@ -37,6 +38,7 @@ pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owe
         | Mark::Probe
         | Mark::Sequences
         | Mark::Luggage
+        | Mark::Restore
         | Mark::Evict(_) => {}
     }
 }

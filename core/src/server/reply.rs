@@ -15,8 +15,7 @@ use runtime::reactor::LOW_WATER;
 use crate::deadline::query_timeout_report;
 use crate::pace::Paces;
 use crate::pipe::{
-    Asked, Delivery, Flow, Goodbye, List, Luggage, Mark, Owner, Server, ServerId, ServerUnnamed, Soil, Streaming,
-    WorkFailure,
+    Asked, Delivery, Flow, List, Luggage, Mark, Owner, Server, ServerId, ServerUnnamed, Soil, Streaming, WorkFailure,
 };
 use crate::pool::Pool;
 use crate::pool::statement::refusal;
@@ -24,7 +23,7 @@ use crate::server::lost::lose;
 use crate::session::setting::Setting;
 use crate::session::{Carrying, Resetting, Session, SessionId};
 use crate::shard::{Shard, World};
-use crate::statement::{Interner, NAME_PREFIX};
+use crate::statement::Interner;
 
 mod command;
 
@@ -36,6 +35,8 @@ const JUDGED_LEN_MAX: usize = 1024 * 1024;
 const SHARED_REPLY_MAX: usize = 64 * 1024;
 /// Unsent bytes of a client above which its server connection is not read from.
 pub(crate) const CLIENT_HIGH_WATER: usize = 256 * 1024;
+
+mod refusal;
 
 /// Whether a message is a part of a reply, rather than its end.
 const fn outcome_is_not_ready(tag: u8) -> bool {
@@ -237,9 +238,8 @@ impl Shard {
             Outcome::Ready(owed, status) => reply.ready(owed, status, now)?,
             Outcome::Copy(audience, _) => reply.copy(audience)?,
             Outcome::Farewell => {
-                reply.server.said_goodbye = Goodbye::Said;
                 tracing::info!(message = %String::from_utf8_lossy(ErrorFields::new(body).get(b'M').unwrap_or_default()), "PostgreSQL ends a connection");
-                Placed::NOWHERE
+                reply.fatal()
             }
         };
         if placed.to.is_some()
@@ -317,8 +317,11 @@ impl Reply<'_> {
             }
         }
         // on a shared pipe values and notifications belong to nobody; notices belong to the request that is being answered
-        let held =
-            self.server.list == List::Exclusive || (self.server.findings.is_some() && self.server.holder.is_some());
+        let held = match tag {
+            // what our own dressing changes, the client knows already
+            b'S' => self.server.list == List::Exclusive || self.server.findings.is_some(),
+            _ => true,
+        } && (self.server.list == List::Exclusive || self.server.holder.is_some());
         let wanted = tag == b'N' || held;
         Placed::at(self.to.filter(|_| wanted))
     }
@@ -344,6 +347,10 @@ impl Reply<'_> {
 
     fn part(&mut self, audience: Audience, tag: u8, body: &[u8]) -> Placed {
         if tag == b'C' && audience == Audience::Client {
+            if body == b"SET\0" && self.server.pipeline.head().is_some_and(|head| Mark::of(head) == Mark::Restore) {
+                // our own words behind the client's
+                return Placed::NOWHERE;
+            }
             self.command_tag(body);
         } else if tag == b'C' && body == b"DISCARD ALL\0" {
             self.server.forget_everything();
@@ -379,6 +386,7 @@ impl Reply<'_> {
             | Mark::Clean
             | Mark::Dress
             | Mark::Probe
+            | Mark::Restore
             | Mark::Sequences => {}
             Mark::Luggage => {
                 if let Some(request) = self.server.in_flight.front_mut() {
@@ -402,8 +410,7 @@ impl Reply<'_> {
         }
         self.pool.stats.count_error(fields.get(b'C').unwrap_or_default());
         if fatal {
-            // the connection ends for a reason that is not the client's; what that means for it is told when it has ended
-            return Ok(Placed::NOWHERE);
+            return Ok(self.fatal());
         }
         if matches!(mark, Mark::Clean | Mark::Dress | Mark::Probe) {
             let text = |code| String::from_utf8_lossy(fields.get(code).unwrap_or_default()).into_owned();
@@ -436,23 +443,6 @@ impl Reply<'_> {
         let cancelled = fields.get(b'C') == Some(b"57014");
         let late = cancelled.then(|| query_timeout_report(self.server, &self.pool.settings.timeouts)).flatten();
         Ok(Placed { instead: late.or_else(|| self.with_own_names(body)), ..placed })
-    }
-
-    /// An error that names a statement by a name of ours, with the session's name for it.
-    fn with_own_names(&self, body: &[u8]) -> Option<BytesMut> {
-        let at = body.windows(NAME_PREFIX.len()).position(|part| part == NAME_PREFIX)?;
-        let (before, rest) = body.split_at_checked(at)?;
-        let digits = rest.get(NAME_PREFIX.len()..)?.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let (name, after) = rest.split_at_checked(NAME_PREFIX.len() + digits)?;
-        let statements = &self.session.as_deref()?.statements;
-        let (own, _) = statements.iter().find(|(_, statement)| statement.name().as_bytes() == name)?;
-        let mut out = BytesMut::new();
-        let written = dbproto::message::write_frame(&mut out, b'E', |out| {
-            for piece in [before, own, after] {
-                out.extend_from_slice(piece);
-            }
-        });
-        written.is_ok().then_some(out)
     }
 
     /// Takes back what items skipped by an error had promised.

@@ -31,10 +31,12 @@ mod long;
 mod naming;
 mod prepare;
 mod refusal;
+mod restore;
 pub(crate) mod soil;
 
 use naming::{ends_many, names_statements};
 use prepare::PreparedCounts;
+use restore::Back;
 use soil::Promise;
 
 /// Unsent bytes of a server connection above which its session is not read from.
@@ -355,13 +357,17 @@ impl Writer<'_> {
     }
 
     /// Notes a change of settings that the session will carry, if this text is one and nothing stands in the way.
-    fn carry(&mut self, text: &[u8]) -> bool {
+    fn carry(&mut self, text: &[u8], back: Option<&Back>) -> bool {
         let alone = self.server.pipeline.ready_count() == 0
             && self.server.status == dbproto::message::backend::TransactionStatus::Idle
             && self.session.reading == Reading::Usual
             && self.session.pin == Pin::No;
         let Some(setting) = Some(text).filter(|_| alone).and_then(Setting::read) else { return false };
-        self.session.settings.push(setting);
+        self.session.settings.push(match (setting, back) {
+            (Setting::Reset { name }, Some(_)) => Setting::Restore { name },
+            (Setting::ResetAll, Some(_)) => Setting::RestoreAll,
+            (setting, _) => setting,
+        });
         true
     }
 
@@ -370,7 +376,7 @@ impl Writer<'_> {
         if self.judged == Judged::Before {
             return;
         }
-        if self.carry(&statement.source.text) {
+        if self.carry(&statement.source.text, None) {
             return;
         }
         self.soil_of_judged(statement);
@@ -387,8 +393,7 @@ impl Writer<'_> {
         }
         let expect = match tag {
             tag::QUERY => {
-                self.session.unnamed = Unnamed::Absent;
-                self.server.unnamed = ServerUnnamed::Unknown;
+                self.forget_unnamed();
                 Expect::Query
             }
             tag::DESCRIBE => Expect::DescribePortal,
@@ -399,6 +404,12 @@ impl Writer<'_> {
             _ => return,
         };
         self.push(Owed::client(expect));
+    }
+
+    /// A Query takes the unnamed statement away.
+    fn forget_unnamed(&mut self) {
+        self.session.unnamed = Unnamed::Absent;
+        self.server.unnamed = ServerUnnamed::Unknown;
     }
 
     fn parse(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
@@ -527,13 +538,17 @@ impl Writer<'_> {
         if names_statements(text) && self.naming_query(out, text)? {
             return Ok(());
         }
-        if self.carry(text) {
+        let back = self.way_back(text);
+        if self.carry(text, back.as_ref()) {
             self.session.barrier = Barrier::UntilReady;
         } else {
             self.soil(text);
         }
         if self.session.resetting == Resetting::Yes {
             self.server.discarded_at = self.server.soiled;
+        }
+        if let Some(back) = back {
+            return self.write_back(out, &back);
         }
         self.verbatim(tag::QUERY);
         out.extend_from_slice(message.bytes);
