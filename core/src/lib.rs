@@ -29,4 +29,5 @@ mod stock;
 mod systemd;
 mod throttle;
 mod tls;
+mod upstream;
 mod verdict;

@@ -8,13 +8,14 @@
 //! may have been left with; it does not know clients' bytes or the socket's.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use dbproto::message::backend::TransactionStatus;
 use dbproto::pipeline::{Owed, Pipeline};
-use runtime::{ShardId, SocketId};
+use runtime::{Address, ShardId, SocketId};
 
 use crate::bound::Slot;
 use crate::deadline::Watched;
@@ -250,6 +251,8 @@ pub(crate) struct Server {
     pub(crate) pool: PoolId,
     /// Its number in the whole process, for the console.
     pub(crate) serial: u32,
+    /// Where it goes.
+    pub(crate) address: Address,
     /// As whom it has logged in.
     pub(crate) user: Box<str>,
     /// Which generation of its pool's connections it is of; see [`crate::pool::Pool::generation`].
@@ -375,6 +378,7 @@ impl Server {
         Self {
             pool,
             serial: 0,
+            address: Address::Unix(PathBuf::new()),
             user: Box::default(),
             generation: 0,
             slot: None,

@@ -34,6 +34,7 @@ use crate::session::{Phase, Place, Session, SessionId, Start};
 use crate::slab::{Key, Slab, TokenKind};
 use crate::statement::Interner;
 use crate::tls::TlsState;
+use crate::upstream::Places;
 
 mod board;
 
@@ -97,6 +98,8 @@ pub(crate) enum Message {
     Tls(Arc<TlsState>),
     /// What a line has to tell; see [`crate::listen`].
     Line(Box<LineNews>),
+    /// Databases are elsewhere.
+    Places(Arc<[Places]>),
     /// What was asked about somebody who wants to come in.
     Found(Box<Answer>),
     /// What the desk wants; see [`crate::admin`].
@@ -114,6 +117,8 @@ pub(crate) struct Shard {
     pub(crate) board: Arc<Board>,
     /// What new connections are encrypted with.
     pub(crate) tls: Arc<TlsState>,
+    /// Where each configured database is.
+    pub(crate) places: Arc<[Places]>,
     pub(crate) sessions: Slab<Session>,
     pub(crate) servers: Slab<Server>,
     pub(crate) cancels: Slab<CancelConnection>,
@@ -167,6 +172,7 @@ impl Shard {
         Self {
             config,
             tls: Arc::clone(&board.tls),
+            places: board.directory.all().into(),
             board,
             sessions: Slab::default(),
             servers: Slab::default(),
@@ -505,6 +511,7 @@ impl Reactor for Shard {
             Message::Catalog(news) => self.on_news(&news),
             Message::Line(news) => self.on_line_news(io, *news),
             Message::Tls(state) => self.on_tls_state(state),
+            Message::Places(places) => self.on_places(io, &places),
             Message::Found(answer) => self.on_found(io, *answer),
             Message::Admin(order) => self.on_order(io, *order),
             Message::Snapshot(reply) => {

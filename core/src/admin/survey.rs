@@ -258,7 +258,7 @@ impl Shard {
             id: server.serial,
             key: key_of(pool),
             server_user: server.user.to_string(),
-            address: pool.target.address.clone(),
+            address: server.address.clone(),
             list: server.list,
             cancel: server.cancel,
             ends: ends(io, server.socket),

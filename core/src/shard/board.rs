@@ -7,7 +7,7 @@ use std::time::Instant;
 use config::Config;
 use crossbeam::channel::Sender;
 use crossbeam::utils::CachePadded;
-use runtime::{Address, ShardId};
+use runtime::ShardId;
 
 use crate::admin::Petition;
 use crate::bound::Bounds;
@@ -18,6 +18,7 @@ use crate::listen::line::LineRequest;
 use crate::memory::MemoryBoard;
 use crate::throttle::Throttle;
 use crate::tls::TlsState;
+use crate::upstream::Directory;
 
 /// What all shards know together.
 pub(crate) struct Board {
@@ -25,8 +26,8 @@ pub(crate) struct Board {
     pub(crate) started: Instant,
     /// Makes up answers for users that do not exist.
     pub(crate) mock_key: [u8; 32],
-    /// Where each configured database is, in the configuration's order.
-    pub(crate) upstreams: Vec<Address>,
+    /// Where each configured database is. For the control side: shards have what they were sent.
+    pub(crate) directory: Directory,
     /// What connections are encrypted with at first.
     pub(crate) tls: Arc<TlsState>,
     /// Where users are asked for.
@@ -49,12 +50,7 @@ pub(crate) struct Board {
 }
 
 impl Board {
-    pub(crate) fn new(
-        config: &Config,
-        (upstreams, tls): (Vec<Address>, TlsState),
-        shards: usize,
-        asked: Asked,
-    ) -> Self {
+    pub(crate) fn new(config: &Config, (directory, tls): (Directory, TlsState), shards: usize, asked: Asked) -> Self {
         let mut mock_key = [0; 32];
         crate::cancel::fill_random(&mut mock_key);
         Self {
@@ -68,7 +64,7 @@ impl Board {
             clerk: asked.clerk,
             desk: asked.desk,
             throttle: Throttle::new(config.auth.delay_max),
-            upstreams,
+            directory,
             tls: Arc::new(tls),
             clients: (0..shards).map(|_| CachePadded::default()).collect(),
             total: CachePadded::default(),
