@@ -22,7 +22,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::BytesMut;
 use crossbeam::channel::Sender;
-use runtime::ShardId;
+use runtime::{Address, ShardId};
 
 use crate::catalog::keeper::DatabaseKey;
 use crate::pipe::ServerId;
@@ -84,8 +84,8 @@ impl Mark {
 pub(crate) enum News {
     /// There is one for this database.
     Made(Arc<Line>),
-    /// It is connected and listens to everything that is listened to.
-    Up(DatabaseKey),
+    /// It is connected, there, and listens to everything that is listened to.
+    Up(DatabaseKey, Address),
     /// It is not connected, because it was lost or is not wanted.
     Down(DatabaseKey),
     /// These marks were not made, and what was to be listened to with them is not.
@@ -163,6 +163,8 @@ enum Standing {
 pub(crate) struct Hub {
     pub(crate) line: Option<Arc<Line>>,
     standing: Standing,
+    /// Where its connection goes, while it is up.
+    place: Option<Address>,
     pub(crate) listeners:
         HashMap<Channel, HashSet<SessionId, foldhash::fast::RandomState>, foldhash::fast::RandomState>,
     /// Moves that are under way.

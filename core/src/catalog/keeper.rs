@@ -397,6 +397,11 @@ impl Link {
         Ok(rustix::io::ioctl_fionbio(&self.socket, true)?)
     }
 
+    /// Where it goes.
+    pub(crate) const fn address(&self) -> &Address {
+        &self.address
+    }
+
     /// The socket, to wait for what comes.
     pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()

@@ -21,6 +21,8 @@ use crate::listen::{
 };
 use crate::pipe::{List, Server, ServerId, Soil};
 use crate::pool::PoolId;
+use runtime::Address;
+
 use crate::session::{Phase, Pin, Place, SessionId};
 use crate::shard::{Shard, World};
 
@@ -44,7 +46,7 @@ impl Shard {
                 let hub = self.hubs.all.entry(line.key.clone()).or_default();
                 hub.line = Some(line);
             }
-            News::Up(key) => self.on_line_up(io, &key),
+            News::Up(key, address) => self.on_line_up(io, &key, address),
             News::Down(key) => self.on_line_down(io, &key),
             News::Failed(key, marks) => {
                 for mark in marks {
@@ -68,8 +70,10 @@ impl Shard {
         }
     }
 
-    fn on_line_up(&mut self, io: &mut World<'_>, key: &DatabaseKey) {
-        self.hubs.all.entry(key.clone()).or_default().standing = Standing::Up;
+    fn on_line_up(&mut self, io: &mut World<'_>, key: &DatabaseKey, address: Address) {
+        let hub = self.hubs.all.entry(key.clone()).or_default();
+        hub.standing = Standing::Up;
+        hub.place = Some(address);
         for id in self.line_sessions(key) {
             self.own_up(io, id);
         }
@@ -139,7 +143,15 @@ impl Shard {
         }
         let before = std::mem::replace(&mut hub.standing, Standing::Asked);
         if before == Standing::Down {
-            let target = pool.target.clone();
+            let mut target = pool.target.clone();
+            // where its sessions listen now is tried first
+            let there = self.servers.values().find(|server| server.pool == pool_id && server.login.is_none());
+            if let Some(there) = there {
+                let (mut first, rest): (Vec<_>, Vec<_>) =
+                    target.places.iter().cloned().partition(|place| place.address == there.address);
+                first.extend(rest);
+                target.places = first.into();
+            }
             match &hub.line {
                 Some(line) => line.order(Order::Open(target)),
                 None => {
@@ -409,6 +421,7 @@ impl Shard {
             return;
         }
         let hurried = !pool.waiting.is_empty();
+        self.give_up_passages(io, pool_id);
         let mut homes = std::mem::take(&mut self.hubs.homes);
         homes.retain(|id| self.servers.get(*id).is_some_and(|server| server.listening == Listening::Yes));
         let mine: Vec<ServerId> = homes

@@ -164,7 +164,8 @@ impl Keeper {
             let end = match self.open() {
                 Ok(link) => {
                     (pause, reported) = (RETRY_MIN, false);
-                    self.post(News::Up);
+                    let address = link.address().clone();
+                    self.post(|key| News::Up(key, address.clone()));
                     let end = self.attend(link);
                     self.line.backend.store(0, Ordering::Release);
                     self.publish();
@@ -314,6 +315,9 @@ impl Keeper {
             let end = match asked {
                 Err(error) => Some(End::Lost(error)),
                 Ok(()) if self.held == Held::Yes => Some(End::Unwanted),
+                Ok(()) if !self.target.places.iter().any(|place| place.address == *link.address()) => {
+                    Some(End::Lost(io::Error::other("its database is elsewhere now")))
+                }
                 Ok(()) if late => Some(End::Lost(io::Error::other("it does not answer"))),
                 Ok(()) if round.is_none() && self.interest.is_empty() && used_at.elapsed() > UNUSED_MAX => {
                     self.wanted = Wanted::No;

@@ -7,6 +7,7 @@
 //! the session keeps its connection; home, it is told that it may have missed something.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use dbproto::message::frontend;
 use dbproto::pipeline::{Expect, Owed};
@@ -17,9 +18,12 @@ use crate::listen::{
     CHANNELS_MAX, Channel, Ears, Hearing, Listening, Mark as LineMark, Missed, Order, Standing, Wish, about,
 };
 use crate::pipe::{List, Mark, Server, ServerId, Soil};
+use crate::pool::PoolId;
 use crate::session::{Left, Pin, Place, SessionId};
 use crate::shard::{Shard, World};
 
+/// How long a passage may take.
+const PASSAGE_MAX: Duration = Duration::from_secs(10);
 /// Bits of a passage's number below the shard's.
 const NUMBER_BITS: u32 = 48;
 
@@ -56,6 +60,7 @@ enum Step {
 #[derive(Debug)]
 pub(crate) struct Passage {
     number: u64,
+    since: Instant,
     pub(super) session: SessionId,
     way: Way,
     step: Step,
@@ -65,8 +70,16 @@ pub(crate) struct Passage {
 }
 
 impl Passage {
-    fn new(number: u64, session: SessionId, way: Way) -> Box<Self> {
-        Box::new(Self { number, session, way, step: Step::Preparing, native: Seen::NotYet, by_line: Seen::NotYet })
+    fn new(number: u64, since: Instant, session: SessionId, way: Way) -> Box<Self> {
+        Box::new(Self {
+            number,
+            since,
+            session,
+            way,
+            step: Step::Preparing,
+            native: Seen::NotYet,
+            by_line: Seen::NotYet,
+        })
     }
 
     /// Whether the channels move to the line.
@@ -113,11 +126,14 @@ impl Shard {
         channels: Vec<Channel>,
     ) -> Result<(), Vec<Setting>> {
         let Some(server) = self.servers.get_mut(id) else { return Err(settings) };
-        if channels.len() > CHANNELS_MAX || !reads_as_the_line(server) {
+        let pool = server.pool;
+        let place = self.pools.get(pool.0 as usize).and_then(|pool| self.hubs.all.get(&pool.database)?.place.as_ref());
+        // another host has notifications of its own
+        let elsewhere = place.is_some_and(|place| *place != server.address);
+        if channels.len() > CHANNELS_MAX || !reads_as_the_line(server) || elsewhere {
             server.listening = Listening::ForGood;
             return Err(settings);
         }
-        let pool = server.pool;
         server.listening = Listening::Yes;
         let (Some(line), Some(key)) = (self.want_line(pool), self.key_of(id)) else {
             self.remember_home(id);
@@ -138,7 +154,8 @@ impl Shard {
         self.add_channels(&key, session_id, &all);
         let number = self.next_passage(&key, id);
         let Some(server) = self.servers.get_mut(id) else { return Err(settings) };
-        server.passage = Some(Passage::new(number, session_id, Way::Away { settings, channels: all, before }));
+        server.passage =
+            Some(Passage::new(number, io.now(), session_id, Way::Away { settings, channels: all, before }));
         server.promised = waits.then_some(session_id);
         server.work_failure = None;
         let mut text = Vec::new();
@@ -171,7 +188,7 @@ impl Shard {
         if let Some(line) = self.hubs.all.get(&key).and_then(|hub| hub.line.as_ref()) {
             about(&mut text, "LISTEN", &line.marks);
         }
-        self.servers.get_mut(id)?.passage = Some(Passage::new(number, session_id, Way::Home));
+        self.servers.get_mut(id)?.passage = Some(Passage::new(number, io.now(), session_id, Way::Home));
         Some(text)
     }
 
@@ -203,6 +220,7 @@ impl Shard {
             }
             (Way::Away { .. }, Step::Preparing) => {
                 self.order_mark(io, id);
+                self.refuse_if_unmarked(io, id);
                 true
             }
             (_, Step::Marking) => {
@@ -228,10 +246,12 @@ impl Shard {
     fn order_mark(&mut self, io: &World<'_>, id: ServerId) {
         let Some(key) = self.key_of(id) else { return };
         let Some(hub) = self.hubs.all.get(&key) else { return };
-        let Some(passage) = self.servers.get_mut(id).and_then(|server| server.passage.as_mut()) else { return };
+        let Some(server) = self.servers.get_mut(id) else { return };
+        let there = hub.standing == Standing::Up && hub.place.as_ref() == Some(&server.address);
+        let Some(passage) = server.passage.as_mut() else { return };
         passage.step = Step::Marking;
         let mark = LineMark { shard: io.shard(), number: passage.number };
-        match hub.line.as_ref().filter(|_| hub.standing == Standing::Up) {
+        match hub.line.as_ref().filter(|_| there) {
             Some(line) => line.order(match &passage.way {
                 Way::Away { channels, .. } => Order::Join { mark, channels: channels.clone() },
                 Way::Home => Order::Mark(mark),
@@ -253,12 +273,16 @@ impl Shard {
         server.listening = Listening::Yes;
         server.promised = Some(session_id);
         self.order_mark(io, id);
-        let never =
-            self.servers.get(id).and_then(|server| server.passage.as_ref()).is_some_and(|p| p.by_line == Seen::Never);
-        if never {
+        self.refuse_if_unmarked(io, id);
+        true
+    }
+
+    /// The line is not there to make a mark.
+    fn refuse_if_unmarked(&mut self, io: &mut World<'_>, id: ServerId) {
+        let passage = self.servers.get(id).and_then(|server| server.passage.as_ref());
+        if passage.is_some_and(|passage| passage.by_line == Seen::Never) {
             self.on_marked(io, id, Seen::Never);
         }
-        true
     }
 
     /// The connection of a passage has heard a mark.
@@ -271,7 +295,7 @@ impl Shard {
 
     /// The line has heard a mark, or will not.
     pub(super) fn on_mark(&mut self, io: &mut World<'_>, key: &DatabaseKey, number: u64, seen: Seen) {
-        let Some(id) = self.hubs.all.get_mut(key).and_then(|hub| hub.passages.remove(&number)) else { return };
+        let Some(id) = self.hubs.all.get_mut(key).and_then(|hub| hub.passages.get(&number).copied()) else { return };
         let Some(server) = self.servers.get_mut(id) else { return };
         let Some(passage) = server.passage.as_mut().filter(|passage| passage.number == number) else { return };
         passage.by_line = seen;
@@ -284,6 +308,20 @@ impl Shard {
         let Some(server) = self.servers.get(id) else { return };
         if marking && server.list == List::Working && server.is_quiet() {
             self.go_on_passage(io, id);
+        }
+    }
+
+    /// Passages that take too long, by whatever mischance, are refused.
+    pub(super) fn give_up_passages(&mut self, io: &mut World<'_>, pool_id: PoolId) {
+        let Some(key) = self.pool(pool_id).map(|pool| pool.database.clone()) else { return };
+        let Some(hub) = self.hubs.all.get(&key) else { return };
+        let late = |id: &ServerId| {
+            let passage = self.servers.get(*id).and_then(|server| server.passage.as_ref());
+            passage.is_some_and(|passage| io.now().saturating_duration_since(passage.since) > PASSAGE_MAX)
+        };
+        let late: Vec<u64> = hub.passages.iter().filter(|(_, id)| late(id)).map(|(number, _)| *number).collect();
+        for number in late {
+            self.on_mark(io, &key, number, Seen::Never);
         }
     }
 
@@ -367,6 +405,7 @@ impl Shard {
         let (before, channels) = (std::mem::take(before), std::mem::take(channels));
         if let Some(ears) = self.sessions.get_mut(session).and_then(|session| session.ears.as_mut()) {
             // the line goes on listening to what it was to listen to anew; nobody hears that
+            ears.hearing = Hearing::Home;
             ears.channels = before;
             for channel in channels {
                 if !ears.channels.contains(&channel) {

@@ -143,6 +143,8 @@ impl Shard {
             if let Some(news) = &pool.news {
                 news.watch.retarget(pool.target.clone());
             }
+            let target = pool.target.clone();
+            self.hold_line(id, crate::listen::Order::Open(target));
             self.leave_places(io, id, scope);
             self.serve(io, id);
             self.hurry(io);
