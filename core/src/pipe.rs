@@ -22,6 +22,7 @@ use crate::dress::Dress;
 use crate::memory::Share;
 use crate::pool::{Parameter, PoolId};
 use crate::probe::Findings;
+use crate::replication::Relay;
 use crate::server::login::ServerLogin;
 use crate::server::secure::Hop;
 use crate::session::login::reading;
@@ -143,6 +144,8 @@ pub(crate) enum List {
     Exclusive,
     /// Busy with something of ours: dressing, cleaning, rolling back.
     Working,
+    /// A replication client's own, from its beginning to its end; see [`crate::replication`].
+    Relaying,
     /// On its way to another shard, with its permit.
     Leaving(ShardId),
     /// Told to go; its permit comes back when the backend is gone.
@@ -244,6 +247,8 @@ pub(crate) struct Server {
     pub(crate) socket: SocketId,
     pub(crate) hop: Hop,
     pub(crate) list: List,
+    /// If it is a replication client's. Then it is none of its pool's.
+    pub(crate) relay: Option<Box<Relay>>,
     /// While it is in [`List::Connecting`].
     pub(crate) login: Option<Box<ServerLogin>>,
     /// While it is in [`List::Exclusive`]; none when the holder has left and its replies are swallowed.
@@ -362,6 +367,7 @@ impl Server {
             socket,
             hop: Hop::Clear,
             list: List::Connecting,
+            relay: None,
             login: None,
             holder: None,
             last_session: None,

@@ -224,6 +224,12 @@ pub(crate) const SERVER: Section = Section {
         key("tls_ca", "path", "", "PEM file: authorities of PostgreSQL's certificate, or that certificate itself."),
         key("tls_certificate", "path", "", "PEM file: the certificate that we show to PostgreSQL."),
         key("tls_key", "path", "", "PEM file: its private key, as `key` in `[listen.tls]`."),
+        key(
+            "protocol",
+            "`3.0`, `3.2`",
+            "\"3.2\"",
+            "The version of the protocol that PostgreSQL is asked for. With 3.2, PostgreSQL 18 gives cancel keys that cannot be guessed; older ones answer what they speak, in the same breath. Whoever refuses it is asked for 3.0 from then on.",
+        ),
     ],
 };
 
@@ -305,6 +311,7 @@ pub(crate) const DATABASE: Section = Section {
         key("tls_ca", "path", "", "Without the key: `[server]`'s."),
         key("tls_certificate", "path", "", "Without the key: `[server]`'s."),
         key("tls_key", "path", "", "Without the key: `[server]`'s."),
+        key("protocol", "`3.0`, `3.2`", "", "Without the key: `[server]`'s."),
         key("pool", "table", "", "Keys of `[pool]` that differ for this database."),
     ],
 };

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use crate::{LogLevel, PoolMode, Range, Secret, Share, Timeout, TlsMode};
+use crate::{LogLevel, PoolMode, Range, Secret, ServerProtocol, Share, Timeout, TlsMode};
 
 /// Longest path a Unix socket can have: `sun_path` without its NUL.
 const SOCKET_PATH_LEN_MAX: usize = 107;
@@ -210,6 +210,10 @@ pub(crate) fn share(value: &DeValue<'_>) -> Parsed<Share> {
 pub(crate) fn tls_mode(value: &DeValue<'_>) -> Parsed<TlsMode> {
     use TlsMode::{Allow, Disable, Prefer, Require, VerifyCa, VerifyFull};
     choice(value, &[Disable, Allow, Prefer, Require, VerifyCa, VerifyFull].map(|mode| (mode.name(), mode)))
+}
+
+pub(crate) fn server_protocol(value: &DeValue<'_>) -> Parsed<ServerProtocol> {
+    choice(value, &[ServerProtocol::V3_0, ServerProtocol::V3_2].map(|version| (version.name(), version)))
 }
 
 /// A file of which only the name is known yet.

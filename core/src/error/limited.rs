@@ -18,6 +18,8 @@ pub(crate) enum Limited {
     Memory,
     /// A request in statement mode has left a transaction open.
     StatementMode,
+    /// A replication client got no server connection in time.
+    Replication { waited: Duration },
 }
 
 impl Limited {
@@ -43,6 +45,15 @@ impl Limited {
                 "terminating connection because memory for buffers is used up".to_owned(),
                 Some("Nobody had more in buffers when limits.memory was reached.".to_owned()),
                 None,
+                Disposition::Close,
+            ),
+            Self::Replication { waited } => (
+                "53300",
+                format!("no server connection for replication became free within {}", seconds(*waited)),
+                None,
+                Some(
+                    "max_connections of the database or max_server_connections of the user is reached, or the database is paused.",
+                ),
                 Disposition::Close,
             ),
             Self::StatementMode => (

@@ -17,7 +17,7 @@ use crate::catalog::Catalog;
 use crate::error::Failure;
 use crate::pipe::{Asked, Before, Cancel, Flow, Mark, Seed, Server, ServerId, ServerUnnamed, Soil};
 use crate::pool::Pool;
-use crate::server::lose;
+use crate::server::{SERVER_HIGH_WATER, lose};
 use crate::session::hazard::{chooses_seed, foreign, hazard, leaves_something, note_custom_settings, search_passing};
 use crate::session::request::{REQUEST_LEN_MAX, is_frontend};
 use crate::session::setting::Setting;
@@ -35,8 +35,6 @@ mod refusal;
 use naming::{ends_many, names_statements};
 use prepare::PreparedCounts;
 
-/// Unsent bytes of a server connection above which its session is not read from.
-const SERVER_HIGH_WATER: usize = 256 * 1024;
 /// Longest Parse that is kept. A longer one of the unnamed statement is passed on, and can be bound up to its Sync only.
 const PARSE_LEN_MAX: usize = 16 * 1024 * 1024;
 /// What became of a message.

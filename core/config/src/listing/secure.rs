@@ -32,6 +32,7 @@ pub(super) fn server(out: &mut Vec<Entry>, of: &str, tls: &ServerTls) {
     file(out, &key("tls_ca"), tls.ca.as_ref());
     file(out, &key("tls_certificate"), tls.identity.as_ref().map(|(certificate, _)| certificate));
     file(out, &key("tls_key"), tls.identity.as_ref().map(|(_, key)| key));
+    out.push(entry(&key("protocol"), tls.protocol.name()));
 }
 
 pub(super) fn auth(out: &mut Vec<Entry>, auth: &Auth) {

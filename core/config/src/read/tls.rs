@@ -65,6 +65,7 @@ pub(super) fn over(reader: &mut Reader<'_>, table: &Table<'_>, default: &ServerT
         mode: mode.unwrap_or(default.mode),
         ca: ca.or_else(|| default.ca.clone()),
         identity: certificate.zip(key).or_else(|| default.identity.clone()),
+        protocol: reader.read(table, "protocol", value::server_protocol).unwrap_or(default.protocol),
     };
     if tls.mode.verifies() && tls.ca.is_none() && table.find("tls_ca").is_none() {
         reader.tell(table.place("tls"), format!("tls = \"{}\" needs the key tls_ca", tls.mode.name()));
