@@ -66,6 +66,8 @@ pub(crate) enum Mark {
     Probe,
     /// Our Close of a statement for which there was no room.
     Evict(StatementId),
+    /// The end of the settings that travel with a request.
+    Luggage,
 }
 
 impl Mark {
@@ -82,6 +84,7 @@ impl Mark {
             Self::Dress => 8 << 28,
             Self::Probe => 9 << 28,
             Self::Evict(id) => (10 << 28) | (id & MARK_ID_MASK),
+            Self::Luggage => 11 << 28,
         }
     }
 
@@ -98,6 +101,7 @@ impl Mark {
             8 => Self::Dress,
             9 => Self::Probe,
             10 => Self::Evict(id),
+            11 => Self::Luggage,
             _ => Self::None,
         }
     }
@@ -121,12 +125,22 @@ pub(crate) enum Delivery {
     Begun,
 }
 
+/// Settings that travel with a request, because its pipe wears others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Luggage {
+    /// None, or Postgres has accepted them.
+    Done,
+    /// They stand before the request, and Postgres has not accepted them yet.
+    Ahead,
+}
+
 /// One request in flight on a shared pipe. It ends with the ReadyForQuery it is owed.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     pub(crate) owner: Owner,
     pub(crate) written_at: Instant,
     pub(crate) delivery: Delivery,
+    pub(crate) luggage: Luggage,
 }
 
 /// The list of its pool a server connection sits in: this is its state.
@@ -532,6 +546,7 @@ mod tests {
             Mark::Dress,
             Mark::Probe,
             Mark::Evict(3),
+            Mark::Luggage,
         ] {
             assert_eq!(Mark::of(Owed::client(Expect::Parse).marked(mark.encode())), mark);
         }

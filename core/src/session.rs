@@ -236,6 +236,15 @@ pub(crate) enum Reading {
     Unusual,
 }
 
+/// How a session's settings may come to a shared pipe that wears others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Carrying {
+    /// With each request.
+    Along,
+    /// Only worn by the connection: they were refused once when they came along.
+    Worn,
+}
+
 /// Whether a request is known to be fast and small.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Weight {
@@ -287,6 +296,7 @@ pub(crate) struct Session {
     pub(crate) login_dress: Rc<Dress>,
     /// The settings its requests run under.
     pub(crate) dress: Rc<Dress>,
+    pub(crate) carrying: Carrying,
     pub(crate) statements: HashMap<Box<[u8]>, Rc<Statement>, foldhash::fast::RandomState>,
     pub(crate) changes: VecDeque<Change>,
     pub(crate) unnamed: Unnamed,
@@ -348,6 +358,7 @@ impl Session {
             user: Box::default(),
             login_dress: Rc::default(),
             dress: Rc::default(),
+            carrying: Carrying::Along,
             statements: HashMap::default(),
             changes: VecDeque::new(),
             unnamed: Unnamed::Absent,

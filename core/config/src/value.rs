@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use crate::{LogLevel, PoolMode, Range, Secret, ServerProtocol, Share, Timeout, TlsMode};
+use crate::{LogLevel, PoolMode, ProofList, Range, Secret, ServerProtocol, Share, Timeout, TlsMode};
 
 /// Longest path a Unix socket can have: `sun_path` without its NUL.
 const SOCKET_PATH_LEN_MAX: usize = 107;
@@ -214,6 +214,11 @@ pub(crate) fn tls_mode(value: &DeValue<'_>) -> Parsed<TlsMode> {
 
 pub(crate) fn server_protocol(value: &DeValue<'_>) -> Parsed<ServerProtocol> {
     choice(value, &[ServerProtocol::V3_0, ServerProtocol::V3_2].map(|version| (version.name(), version)))
+}
+
+/// Ways to prove who we are.
+pub(crate) fn proofs(value: &DeValue<'_>) -> Parsed<ProofList> {
+    ProofList::parse(string(value, "methods such as scram-sha-256 or !password,!md5")?)
 }
 
 /// A file of which only the name is known yet.

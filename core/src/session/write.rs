@@ -23,10 +23,11 @@ use crate::session::request::{REQUEST_LEN_MAX, is_frontend};
 use crate::session::setting::Setting;
 use crate::session::{Barrier, Change, Left, Naming, Pin, Reading, Resetting, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
-use crate::statement::{Interner, Preparation, Statement, StatementSource};
+use crate::statement::{Interner, Preparation, Statement, StatementSource, Wording};
 use crate::verdict::judge;
 use dbproto::sql::Backslash;
 
+mod along;
 mod long;
 mod naming;
 mod prepare;
@@ -202,6 +203,7 @@ impl Counts {
         stats.prepared_evicted += self.prepared.evicted;
         stats.client_parses += self.prepared.client_parses;
         stats.client_binds += self.prepared.client_binds;
+        stats.settings_replayed += self.prepared.settings;
         if let Some(reason) = self.pinned {
             stats.count_pin(reason);
         }
@@ -240,6 +242,7 @@ impl<'a> Writer<'a> {
 /// When a message is malformed; nothing more can be said about the connection then.
 pub(crate) fn write_shared(mut writer: Writer<'_>, out: &mut BytesMut, request: &[u8]) -> Result<Counts, MessageError> {
     writer.judged = Judged::Before;
+    writer.bring_along(out)?;
     let mut rest = request;
     while let Ok(Some((message, after))) = frame::split(rest) {
         writer.whole(out, message)?;
@@ -424,7 +427,7 @@ impl Writer<'_> {
             text: parse.query.into(),
             types: parse.types.into(),
             generation: self.interner.generation().wrapping_add(self.catalog_state),
-            search_path: self.session.dress.search_path(),
+            under: self.under(Wording::of(parse.query)),
         };
         if parse.name.is_empty() {
             let statement = self.interner.intern(Arc::new(source));
@@ -476,7 +479,7 @@ impl Writer<'_> {
         }
         match self.session.statements.get(bind.statement).map(Rc::clone) {
             Some(statement) => {
-                self.prepare(out, &statement)?;
+                let statement = self.prepare(out, &statement)?;
                 self.soil_of(&statement);
                 frontend::write_bind(out, bind.portal, statement.name().as_bytes(), bind.rest)?;
             }
@@ -497,7 +500,7 @@ impl Writer<'_> {
             self.restore_unnamed(out)?;
             out.extend_from_slice(message.bytes);
         } else if let Some(statement) = self.session.statements.get(describe.name).map(Rc::clone) {
-            self.prepare(out, &statement)?;
+            let statement = self.prepare(out, &statement)?;
             frontend::write_describe(out, Target::Statement, statement.name().as_bytes())?;
         } else {
             frontend::write_describe(out, Target::Statement, &foreign(describe.name))?;
