@@ -498,6 +498,13 @@ impl Server {
         self.soil = Soil::Clean;
     }
 
+    /// PostgreSQL's release: 15, 18.
+    pub(crate) fn major(&self) -> Option<u32> {
+        let (_, value) = self.parameters.iter().find(|(name, _)| **name == *b"server_version")?;
+        let digits = value.split(|byte| !byte.is_ascii_digit()).next()?;
+        std::str::from_utf8(digits).ok()?.parse().ok()
+    }
+
     /// Notes a value the server reported; gives the one before. What is more than servers report is not kept.
     pub(crate) fn set_parameter(&mut self, name: &[u8], value: &[u8]) -> Option<Box<[u8]>> {
         if name.len() + value.len() > PARAMETER_LEN_MAX {
@@ -530,6 +537,18 @@ mod tests {
         assert!(!server.is_older(now + age, lifetime));
         server.early = Duration::from_secs(5);
         assert!(server.is_older(now + age, lifetime));
+    }
+
+    #[test]
+    fn the_release_is_read_from_what_the_server_reports() {
+        let mut server = Server::new(PoolId(0), SocketId::NONE, Instant::now());
+        assert_eq!(server.major(), None);
+        for (reported, major) in
+            [("15.18 (Debian 15.18-0+deb12u1)", Some(15)), ("18.4", Some(18)), ("19devel", Some(19)), ("x", None)]
+        {
+            server.set_parameter(b"server_version", reported.as_bytes());
+            assert_eq!(server.major(), major, "{reported}");
+        }
     }
 
     #[test]

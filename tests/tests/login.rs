@@ -197,7 +197,7 @@ fn a_newer_protocol_and_unknown_options_are_negotiated_down() {
         options.iter().for_each(|name| body.extend([name.as_bytes(), b"\0"].concat()));
         body
     };
-    let version = |minor| (3 << 16) + minor;
+    let version = |minor: u32| (3 << 16) + minor;
     for (version, options, told) in [
         (version(2), &["_pq_.novelty"][..], 2),
         (version(3), &[], 2),

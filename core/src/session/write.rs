@@ -251,6 +251,11 @@ pub(crate) fn write_shared(mut writer: Writer<'_>, out: &mut BytesMut, request: 
     Ok(writer.counts())
 }
 
+/// Whether a request is one simple Query.
+pub(crate) fn is_query(request: &[u8]) -> bool {
+    request.first() == Some(&tag::QUERY)
+}
+
 impl Writer<'_> {
     const fn counts(&self) -> Counts {
         Counts { requests: self.requests, messages: self.messages, prepared: self.prepared, pinned: self.pinned }
