@@ -189,7 +189,7 @@ impl Shard {
     /// Physical replication is of no database. What stands for one (`replication`, or the user's name) need not be configured
     /// where all databases are of one cluster.
     fn name_for_cluster(&self, name: &str) -> Option<String> {
-        let (first, others) = self.board.upstreams.split_first()?;
+        let (first, others) = self.places.split_first()?;
         let only = others.iter().all(|other| other == first);
         let unknown = self.config.database(name).is_none();
         self.config.databases.first().filter(|_| only && unknown).map(|database| database.name.clone())
@@ -236,15 +236,22 @@ impl Shard {
         let (now, serial) = (io.now(), self.next_serial(io));
         let Some(pool) = self.pools.get(pool_id.0 as usize) else { return };
         let Candidate { session: session_id, kind, parameters } = candidate;
+        let Some(place) = pool.fates.choose(&pool.target.places, now).cloned() else {
+            let last_error = "its host name cannot be looked up".to_owned();
+            let failure = Failure::UpstreamDown { address: pool.target.whereabouts(), last_error };
+            self.end_session(io, session_id, Some(&failure));
+            return;
+        };
         let mut failed = None;
         let inserted = self.servers.insert_with(|id| {
-            let socket = io.connect(&pool.target.address, id.token(TokenKind::Server)).unwrap_or_else(|error| {
+            let socket = io.connect(&place.address, id.token(TokenKind::Server)).unwrap_or_else(|error| {
                 failed = Some(error.to_string());
                 SocketId::NONE
             });
             let mut server = Server::dialled(pool_id, socket, ServerLogin::bare(&pool.target), now);
             server.give_up_at = Some(now + pool.settings.server_connect_timeout);
-            server.hop = Hop::first(pool.target.tls.as_ref(), pool.way);
+            server.hop = Hop::first(pool.target.tls_at(&place), pool.way);
+            server.address = place.address;
             server.serial = serial;
             server.user = pool.target.user.as_str().into();
             server.generation = pool.generation;
@@ -278,6 +285,9 @@ impl Shard {
         server.give_up_at = None;
         server.opened_at = io.now();
         let (parameters, pool) = (std::mem::take(&mut server.parameters), server.pool);
+        if let Some(pool) = self.pools.get_mut(pool.0 as usize) {
+            pool.fates.succeeded(&server.address);
+        }
         self.on_connect_done(pool);
         self.write_welcome(io, session, &parameters);
     }
@@ -359,7 +369,15 @@ impl Shard {
         let Some(relay) = server.relay.as_mut() else { return };
         let (session, kind) = (relay.session, relay.kind);
         let parameters = std::mem::take(&mut relay.parameters);
-        let again = logging_in && self.try_otherwise(id, refusal.as_ref());
+        let address = server.address.to_string();
+        let mut again = logging_in && self.try_otherwise(id, refusal.as_ref());
+        // that all senders are taken says nothing of the place
+        let elsewhere = |refusal: &Refusal| refusal.sqlstate.starts_with("57P");
+        if logging_in && !again && refusal.as_ref().is_none_or(elsewhere) {
+            // another place of the same database may do
+            self.blame(io, id);
+            again = self.has_another_place(io, pool_id);
+        }
         io.close(socket);
         self.forget_server(io, id);
         if again {
@@ -374,7 +392,6 @@ impl Shard {
             self.end_session(io, session, None);
             return;
         }
-        let address = self.pool(pool_id).map_or_else(String::new, |pool| pool.target.address.to_string());
         let failure = match refusal {
             Some(Refusal { sqlstate, message }) => Failure::UpstreamRefused { sqlstate, message },
             None => Failure::UpstreamDown { address, last_error: error },
