@@ -25,9 +25,13 @@ check: ## formatting, lints, the rules of the house
 	$(CARGO) clippy --workspace --all-targets --locked --quiet -- -D warnings
 	$(CARGO) test --locked --quiet -p optimacore-tests --test tidy
 
-test: ## all tests, against real PostgreSQL
+# what depends on PostgreSQL's release
+NEWEST := --test cancel --test drivers --test leak --test protocol --test state --test tls_auth
+
+test: ## all tests, against real PostgreSQL; those of NEWEST also against the newest
 	$(CARGO) build --locked --quiet -p optimacore -p optimacore-ctl
 	$(CARGO) test --workspace --locked --quiet
+	OPTIMACORE_POSTGRES=newest $(CARGO) test --locked --quiet -p optimacore-tests $(NEWEST)
 
 bench: ## throughput against PostgreSQL and pgbouncer; ARGS="--quick" for a short one
 	$(CARGO) build --release --locked -p optimacore -p optimacore-benches

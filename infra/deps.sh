@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what building and testing need, and only what is missing: a C compiler and make, openssl, PostgreSQL, pgbouncer, systemd, strace,
-# Python and Node with the drivers that the tests use. Debian 12 and its relatives.
+# Python and Node with the drivers and the newest PostgreSQL that the tests use. Debian 12 and its relatives.
 set -eu
 cd "$(dirname "$0")/.."
 

@@ -1,17 +1,18 @@
 //! Cancel requests: which session a key names, and how its statement is stopped.
 //!
 //! The key a client gets names its shard and its place there, so that a request that arrives on any shard finds it; the
-//! secret proves that it is the client's. A statement that runs is stopped by a CancelRequest of our own to Postgres, and
+//! secret proves that it is the client's, and is compared in a time that tells nothing of it. A statement that runs is stopped by a CancelRequest of our own to Postgres, and
 //! the server connection takes nothing new until that has been dealt with: a late cancel must never hit what comes next.
 
 use std::time::{Duration, Instant};
 
 use dbproto::startup;
 use runtime::{ShardId, SocketId};
+use subtle::ConstantTimeEq as _;
 
 use crate::admin::Withdrawal;
 use crate::error::Failure;
-use crate::pipe::{Cancel, ServerId};
+use crate::pipe::{Cancel, Server, ServerId};
 use crate::server::secure::{Answer, Hop};
 use crate::session::{Place, SessionId};
 use crate::shard::{Message, Shard, World};
@@ -56,35 +57,95 @@ pub(crate) fn fill_random(out: &mut [u8]) {
     }
 }
 
-/// A secret for a client's cancel key.
-pub(crate) fn random_secret() -> u32 {
-    let mut bytes = [0; 4];
-    fill_random(&mut bytes);
-    u32::from_be_bytes(bytes)
+/// How long the secrets are that a client's protocol knows.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) enum SecretLen {
+    /// Four bytes, before protocol 3.2.
+    #[default]
+    Short,
+    /// As long as PostgreSQL 18 makes them.
+    Long,
+}
+
+impl SecretLen {
+    /// What a client gets that asked for this minor version.
+    pub(crate) const fn of_minor(minor: u16) -> Self {
+        if minor >= 2 { Self::Long } else { Self::Short }
+    }
+}
+
+/// The secret of a client's cancel key.
+#[derive(Clone, Copy)]
+pub(crate) struct CancelSecret {
+    bytes: [u8; Self::LEN_MAX],
+    len: SecretLen,
+}
+
+impl CancelSecret {
+    const LEN_MAX: usize = 32;
+    const LEN_SHORT: usize = 4;
+
+    /// One that nobody can guess.
+    pub(crate) fn random() -> Self {
+        let mut bytes = [0; Self::LEN_MAX];
+        fill_random(&mut bytes);
+        Self { bytes, len: SecretLen::Short }
+    }
+
+    /// As it came in a request; none if no secret of ours is that long.
+    pub(crate) fn read(sent: &[u8]) -> Option<Self> {
+        let len = match sent.len() {
+            Self::LEN_SHORT => SecretLen::Short,
+            Self::LEN_MAX => SecretLen::Long,
+            _ => return None,
+        };
+        let mut bytes = [0; Self::LEN_MAX];
+        bytes.iter_mut().zip(sent).for_each(|(to, from)| *to = *from);
+        Some(Self { bytes, len })
+    }
+
+    /// It is told to a client of this protocol.
+    pub(crate) const fn fit(&mut self, len: SecretLen) {
+        self.len = len;
+    }
+
+    pub(crate) fn as_bytes(&self) -> &[u8] {
+        let len = match self.len {
+            SecretLen::Short => Self::LEN_SHORT,
+            SecretLen::Long => Self::LEN_MAX,
+        };
+        self.bytes.get(..len).unwrap_or_default()
+    }
+
+    /// Whether they are the same; how much of them is does not show in the time it takes.
+    pub(crate) fn is(&self, other: &Self) -> bool {
+        self.as_bytes().ct_eq(other.as_bytes()).into()
+    }
 }
 
 impl Shard {
     /// A client asks for the statement of whoever has this key to be cancelled.
-    pub(crate) fn route_cancel(&mut self, io: &mut World<'_>, process_id: u32, secret: u32) {
+    pub(crate) fn route_cancel(&mut self, io: &mut World<'_>, process_id: u32, secret: &[u8]) {
+        let Some(secret) = CancelSecret::read(secret) else { return };
         let index = (process_id & ((1 << INDEX_BITS) - 1)).wrapping_sub(1);
         let shard = ShardId(u16::try_from(process_id >> INDEX_BITS).unwrap_or(u16::MAX));
         if shard == io.shard() {
-            self.cancel_session(io, index, secret);
+            self.cancel_session(io, index, &secret);
         } else if usize::from(shard.0) < io.shard_count() && io.post(shard, Message::Cancel { index, secret }).is_err()
         {
             tracing::warn!("a cancel request was dropped because the ring to its shard is full");
         }
-        self.route_cancel_told(io, process_id, secret);
+        self.route_cancel_told(io, process_id, &secret);
     }
 
-    pub(crate) fn cancel_session(&mut self, io: &mut World<'_>, index: u32, secret: u32) {
+    pub(crate) fn cancel_session(&mut self, io: &mut World<'_>, index: u32, secret: &CancelSecret) {
         if let Some(id) = self.sessions.key_at(index).filter(|id| self.process_id_told(*id).is_none()) {
             self.cancel_by_secret(io, id, secret);
         }
     }
 
-    fn cancel_by_secret(&mut self, io: &mut World<'_>, id: SessionId, secret: u32) {
-        let Some(session) = self.sessions.get(id).filter(|session| session.secret == secret) else { return };
+    fn cancel_by_secret(&mut self, io: &mut World<'_>, id: SessionId, secret: &CancelSecret) {
+        let Some(session) = self.sessions.get(id).filter(|session| session.secret.is(secret)) else { return };
         let (place, pool) = (session.place, session.pool);
         if self.cancel_console(io, id, Withdrawal::Cancelled) {
             return;
@@ -97,7 +158,9 @@ impl Shard {
             }
             Place::Shared(server) => self.cancel_shared(io, id, server),
             Place::Exclusive(server) => {
-                if self.servers.get(server).is_none_or(|server| server.pipeline.is_empty()) {
+                // what a replication client does is known to PostgreSQL only
+                let idle = |server: &Server| server.pipeline.is_empty() && server.relay.is_none();
+                if self.servers.get(server).is_none_or(idle) {
                     return;
                 }
                 self.send_cancel(io, server);
@@ -197,11 +260,31 @@ mod tests {
     fn a_process_id_is_positive_and_names_shard_and_session() {
         let mut slab = Slab::default();
         let now = Instant::now();
-        let id = slab.insert_with(|_| crate::session::Session::accepted(SocketId::NONE, 1, None, now)).unwrap();
+        let id = slab
+            .insert_with(|_| crate::session::Session::accepted(SocketId::NONE, CancelSecret::random(), None, now))
+            .unwrap();
         let pid = process_id(ShardId(255), id);
         assert!(i32::try_from(pid).is_ok());
         assert_eq!(pid >> INDEX_BITS, 255);
         assert_eq!(pid & ((1 << INDEX_BITS) - 1), id.index() + 1);
+    }
+
+    #[test]
+    fn a_secret_is_as_long_as_its_clients_protocol_has_it_and_only_itself() {
+        let mut secret = CancelSecret::random();
+        assert_eq!(secret.as_bytes().len(), 4);
+        assert!(CancelSecret::read(secret.as_bytes()).is_some_and(|read| read.is(&secret)));
+        let short = secret;
+        secret.fit(SecretLen::of_minor(2));
+        assert_eq!(secret.as_bytes().len(), 32);
+        assert!(!secret.is(&short) && !short.is(&secret), "a part of it does not do");
+        let mut sent = secret.as_bytes().to_vec();
+        assert!(CancelSecret::read(&sent).is_some_and(|read| read.is(&secret)));
+        *sent.last_mut().unwrap() ^= 1;
+        assert!(!CancelSecret::read(&sent).is_some_and(|read| read.is(&secret)));
+        for len in [0, 3, 5, 31, 33, 256] {
+            assert!(CancelSecret::read(&vec![0; len]).is_none());
+        }
     }
 
     #[test]

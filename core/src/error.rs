@@ -43,6 +43,8 @@ pub(crate) enum Failure {
     Unsupported { what: String },
     /// A start-up packet that makes no sense.
     InvalidStartup { what: String },
+    /// `replication` in a start-up packet is none of its values.
+    InvalidReplication { value: String },
     /// A client came without TLS where it must have it.
     TlsRequired,
     /// No server connection became free in time.
@@ -92,6 +94,13 @@ impl Failure {
             Self::Protocol { what } => ("08P01", what.clone(), None, None, Close),
             Self::Unsupported { what } => ("0A000", what.clone(), None, None, Close),
             Self::InvalidStartup { what } => ("28000", what.clone(), None, None, Close),
+            Self::InvalidReplication { value } => (
+                "22023",
+                format!("invalid value for parameter \"replication\": \"{value}\""),
+                None,
+                Some("Valid values are: \"false\", 0, \"true\", 1, \"database\"."),
+                Close,
+            ),
             Self::TlsRequired => (
                 "28000",
                 "connection requires TLS".into(),

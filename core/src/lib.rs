@@ -19,6 +19,7 @@ mod pipe;
 pub mod plane;
 mod pool;
 mod probe;
+mod replication;
 mod server;
 mod session;
 mod shard;

@@ -95,7 +95,7 @@ impl Paces {
             let of = |server: &Server| match server.list {
                 List::Shared | List::Draining => server.depth(),
                 List::Exclusive | List::Working => usize::from(!server.pipeline.is_empty()),
-                List::Connecting | List::Idle | List::Leaving(_) | List::Closing => 0,
+                List::Connecting | List::Idle | List::Relaying | List::Leaving(_) | List::Closing => 0,
             };
             self.under_way = servers.values().map(of).sum();
         }

@@ -24,6 +24,7 @@ use crate::listen::{Listening, Passage};
 use crate::memory::Share;
 use crate::pool::{Parameter, PoolId};
 use crate::probe::Findings;
+use crate::replication::Relay;
 use crate::server::login::ServerLogin;
 use crate::server::secure::Hop;
 use crate::session::login::reading;
@@ -167,6 +168,8 @@ pub(crate) enum List {
     Exclusive,
     /// Busy with something of ours: dressing, cleaning, rolling back.
     Working,
+    /// A replication client's own, from its beginning to its end; see [`crate::replication`].
+    Relaying,
     /// On its way to another shard, with its permit.
     Leaving(ShardId),
     /// Told to go; its permit comes back when the backend is gone.
@@ -272,6 +275,8 @@ pub(crate) struct Server {
     pub(crate) socket: SocketId,
     pub(crate) hop: Hop,
     pub(crate) list: List,
+    /// If it is a replication client's. Then it is none of its pool's.
+    pub(crate) relay: Option<Box<Relay>>,
     /// While it is in [`List::Connecting`].
     pub(crate) login: Option<Box<ServerLogin>>,
     /// While it is in [`List::Exclusive`]; none when the holder has left and its replies are swallowed.
@@ -395,6 +400,7 @@ impl Server {
             socket,
             hop: Hop::Clear,
             list: List::Connecting,
+            relay: None,
             login: None,
             holder: None,
             last_session: None,
@@ -514,6 +520,13 @@ impl Server {
         self.listening = Listening::No;
     }
 
+    /// PostgreSQL's release: 15, 18.
+    pub(crate) fn major(&self) -> Option<u32> {
+        let (_, value) = self.parameters.iter().find(|(name, _)| **name == *b"server_version")?;
+        let digits = value.split(|byte| !byte.is_ascii_digit()).next()?;
+        std::str::from_utf8(digits).ok()?.parse().ok()
+    }
+
     /// Notes a value the server reported; gives the one before. What is more than servers report is not kept.
     pub(crate) fn set_parameter(&mut self, name: &[u8], value: &[u8]) -> Option<Box<[u8]>> {
         if name.len() + value.len() > PARAMETER_LEN_MAX {
@@ -546,6 +559,18 @@ mod tests {
         assert!(!server.is_older(now + age, lifetime));
         server.early = Duration::from_secs(5);
         assert!(server.is_older(now + age, lifetime));
+    }
+
+    #[test]
+    fn the_release_is_read_from_what_the_server_reports() {
+        let mut server = Server::new(PoolId(0), SocketId::NONE, Instant::now());
+        assert_eq!(server.major(), None);
+        for (reported, major) in
+            [("15.18 (Debian 15.18-0+deb12u1)", Some(15)), ("18.4", Some(18)), ("19devel", Some(19)), ("x", None)]
+        {
+            server.set_parameter(b"server_version", reported.as_bytes());
+            assert_eq!(server.major(), major, "{reported}");
+        }
     }
 
     #[test]

@@ -94,6 +94,14 @@ pub(crate) enum Lending {
     Clients,
 }
 
+/// Whether a pool's catalog is read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Watch {
+    /// Nobody whom that would serve has come yet.
+    NotAsked,
+    Asked,
+}
+
 /// Attempts to connect: exponential backoff with jitter.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Retry {
@@ -147,6 +155,10 @@ pub(crate) struct Pool {
     pub(crate) dialled_at: Option<Instant>,
     /// How the next connection tries to be encrypted, or not.
     pub(crate) way: Way,
+    /// The minor version of the protocol that the next connection asks for.
+    pub(crate) minor: u16,
+    /// Whether somebody has been asked to read its catalog.
+    pub(crate) watch: Watch,
     pub(crate) last_error: Option<String>,
     /// What servers report under a set of start-up settings, by its fingerprint.
     pub(crate) welcomes: HashMap<u64, Parameters, foldhash::fast::RandomState>,
@@ -181,6 +193,8 @@ impl Pool {
             fates: Fates::default(),
             dialled_at: None,
             way: Way::First,
+            minor: 0,
+            watch: Watch::NotAsked,
             last_error: None,
             welcomes: HashMap::default(),
             paused: false,
@@ -251,14 +265,14 @@ impl Shard {
             List::Shared => pool.shared.retain(|other| *other != id),
             List::Draining => pool.draining.retain(|other| *other != id),
             List::Connecting => pool.connecting = pool.connecting.saturating_sub(1),
-            List::Exclusive | List::Working | List::Leaving(_) | List::Closing => {}
+            List::Exclusive | List::Working | List::Relaying | List::Leaving(_) | List::Closing => {}
         }
         match list {
             List::Idle => pool.idle.push(id),
             List::Shared => pool.shared.push(id),
             List::Draining => pool.draining.push(id),
             List::Connecting => pool.connecting += 1,
-            List::Exclusive | List::Working | List::Leaving(_) | List::Closing => {}
+            List::Exclusive | List::Working | List::Relaying | List::Leaving(_) | List::Closing => {}
         }
     }
 

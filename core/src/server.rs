@@ -13,7 +13,7 @@ use crate::pool::PoolId;
 use crate::session::{Left, Place, Session, SessionId};
 use crate::shard::{Shard, World};
 use crate::slab::TokenKind;
-use secure::{Hop, Tried};
+use secure::Hop;
 
 pub(crate) mod login;
 mod lost;
@@ -22,6 +22,9 @@ pub(crate) mod secure;
 
 pub(crate) use lost::lose;
 pub(crate) use reply::CLIENT_HIGH_WATER;
+
+/// Unsent bytes of a server connection above which its session is not read from.
+pub(crate) const SERVER_HIGH_WATER: usize = 256 * 1024;
 
 /// How long a backend may take to end after it was told to.
 const CLOSING_MAX: Duration = Duration::from_secs(5);
@@ -117,11 +120,25 @@ impl Shard {
 
     fn take_server_bytes(&mut self, io: &mut World<'_>, id: ServerId, bytes: &[u8]) -> usize {
         match self.servers.get(id) {
-            Some(server) if matches!(server.hop, Hop::Asking(_)) && server.list == List::Connecting => {
+            Some(server) if matches!(server.hop, Hop::Asking(_)) && server.login.is_some() => {
                 self.on_tls_answer(io, id, bytes);
                 bytes.len()
             }
-            Some(server) if server.login.is_some() => self.on_login_bytes(io, id, bytes),
+            Some(server) if server.login.is_some() => {
+                let used = self.on_login_bytes(io, id, bytes);
+                let rest = bytes.get(used..).filter(|rest| !rest.is_empty());
+                match (rest, self.servers.get(id)) {
+                    (Some(rest), Some(server)) if server.list == List::Relaying && server.login.is_none() => {
+                        self.relay_to_client(io, id, rest);
+                        bytes.len()
+                    }
+                    _ => used,
+                }
+            }
+            Some(server) if server.list == List::Relaying => {
+                self.relay_to_client(io, id, bytes);
+                bytes.len()
+            }
             Some(server) if server.list != List::Closing => self.on_replies(io, id, bytes),
             Some(_) | None => bytes.len(),
         }
@@ -156,7 +173,7 @@ impl Shard {
                     server.give_up_at = Some(io.now() + CLOSING_MAX);
                 }
             }
-            List::Connecting | List::Idle | List::Working | List::Leaving(_) | List::Closing => {}
+            List::Connecting | List::Idle | List::Working | List::Relaying | List::Leaving(_) | List::Closing => {}
         }
     }
 
@@ -202,6 +219,11 @@ impl Shard {
         if server.list == List::Closing {
             return;
         }
+        if let Some(holder) = server.holder.filter(|_| server.list == List::Relaying) {
+            // nobody else is on it
+            self.end_session(io, holder, Some(&Failure::Shutdown));
+            return;
+        }
         tracing::debug!(why, "a server connection is closed");
         let (pool, busy) = (server.pool, !server.pipeline.is_empty() || server.pipeline.is_open());
         let torn = server.holder.and_then(|id| self.sessions.get(id)).is_some_and(|session| session.stream_left > 0);
@@ -226,12 +248,12 @@ impl Shard {
     pub(crate) fn on_server_closed(&mut self, io: &mut World<'_>, id: ServerId, cause: &Closed) {
         let Some(server) = self.servers.get_mut(id) else { return };
         let (list, pool) = (server.list, server.pool);
+        let failure = server.login.as_mut().and_then(|login| login.refusal.take());
         match list {
             List::Connecting => {
-                let tried = Tried::of(&server.hop);
-                let failure = server.login.as_mut().and_then(|login| login.refusal.take());
+                let again = failure.is_some() && self.try_otherwise(id, failure.as_ref());
                 match (failure, cause) {
-                    (Some(refusal), _) if refusal.sqlstate == "28000" && self.turn_way(pool, tried) => {
+                    (Some(refusal), _) if again => {
                         self.on_connect_failed(io, pool, format!("{} ({})", refusal.message, refusal.sqlstate));
                     }
                     (Some(refusal), _) => {
@@ -248,6 +270,10 @@ impl Shard {
                 }
             }
             List::Closing => {}
+            List::Relaying => {
+                self.end_relay(io, id, failure, cause.to_string());
+                return;
+            }
             List::Idle | List::Shared | List::Draining | List::Exclusive | List::Working | List::Leaving(_) => {
                 tracing::info!(%cause, "a server connection was lost");
                 self.move_to(id, List::Closing);
@@ -261,13 +287,13 @@ impl Shard {
     pub(crate) fn forget_server(&mut self, io: &mut World<'_>, id: ServerId) {
         self.move_to(id, List::Closing);
         let Some(server) = self.servers.remove(id) else { return };
-        let pool_id = server.pool;
+        let (pool_id, counted) = (server.pool, server.relay.is_none());
         if let (Some(pool), Some((backend, _))) = (self.pool(pool_id), &server.key) {
             self.board.aliases.forget((pool.database.0, *backend));
         }
         // its place is free before anybody is served
         drop(server);
-        if let Some(pool) = self.pool_mut(pool_id) {
+        if let Some(pool) = self.pool_mut(pool_id).filter(|_| counted) {
             pool.open = pool.open.saturating_sub(1);
             pool.give_reserve_back();
         }
@@ -395,6 +421,10 @@ impl Shard {
         for id in overdue {
             let Some(server) = self.servers.get(id) else { continue };
             let (pool, list) = (server.pool, server.list);
+            if list == List::Relaying {
+                self.end_relay(io, id, None, "no answer in time".to_owned());
+                continue;
+            }
             io.close(server.socket);
             if list == List::Connecting {
                 self.blame(io, id);

@@ -16,12 +16,15 @@ use runtime::{ShardId, SocketId};
 use crate::admin::Record;
 use crate::admin::console::Console;
 use crate::bound::Seat;
+use crate::cancel::{CancelSecret, SecretLen};
 use crate::clerk::Role;
 use crate::dress::Dress;
 use crate::listen::Ears;
 use crate::memory::Share;
 use crate::pipe::{Flow, ServerId};
 use crate::pool::PoolId;
+use crate::replication::{Kind, Replication};
+use crate::session::parting::Coming;
 use crate::session::secure::{Asked, Transport};
 use crate::session::setting::Setting;
 use crate::shard::Admission;
@@ -31,6 +34,7 @@ use crate::statement::Statement;
 mod admit;
 mod hazard;
 pub(crate) mod login;
+pub(crate) mod parting;
 pub(crate) mod request;
 pub(crate) mod secure;
 pub(crate) mod setting;
@@ -51,6 +55,8 @@ pub(crate) enum Phase {
     Ready,
     /// It uses the console.
     Console(Box<Console>),
+    /// It has, or waits for, a server connection that is its own; see [`crate::replication`].
+    Replicating(Kind),
     /// Another shard will serve it.
     Leaving(Box<(ShardId, Start)>),
 }
@@ -105,6 +111,10 @@ pub(crate) struct Start {
     pub(crate) settings: Vec<(String, String)>,
     /// What it has logged in with.
     pub(crate) shown: Credentials,
+    /// What its protocol knows of cancel keys.
+    pub(crate) secret_len: SecretLen,
+    /// Whether, and with what, it asks for replication.
+    pub(crate) replication: Replication,
 }
 
 /// Where a session's request is.
@@ -266,7 +276,7 @@ impl Shareable {
 pub(crate) struct Session {
     pub(crate) socket: SocketId,
     /// The secret of its cancel key.
-    pub(crate) secret: u32,
+    pub(crate) secret: CancelSecret,
     /// The process id it was told, if that is a backend's; see [`crate::cancel::told`].
     pub(crate) told: Option<u32>,
     /// Where the client is; none for the Unix socket.
@@ -316,6 +326,8 @@ pub(crate) struct Session {
     /// How its statements read.
     pub(crate) reading: Reading,
     pub(crate) skip: Skip,
+    /// Whether it will send more.
+    pub(crate) coming: Coming,
     pub(crate) input: BytesMut,
     /// What its input is counted as.
     pub(crate) share: Share,
@@ -334,7 +346,7 @@ pub(crate) struct Session {
 
 impl Session {
     /// A client that has just connected.
-    pub(crate) fn accepted(socket: SocketId, secret: u32, peer: Option<IpAddr>, now: Instant) -> Self {
+    pub(crate) fn accepted(socket: SocketId, secret: CancelSecret, peer: Option<IpAddr>, now: Instant) -> Self {
         Self {
             socket,
             secret,
@@ -371,6 +383,7 @@ impl Session {
             kind: 0,
             reading: Reading::Unusual,
             skip: Skip::No,
+            coming: Coming::More,
             input: BytesMut::new(),
             share: Share::default(),
             stream_left: 0,

@@ -12,14 +12,14 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use config::Config;
 use crossbeam::channel::Sender;
-use runtime::{Event, Expectation, Io, Reactor, ShardId, Tenure, Tls};
+use runtime::{Closed, Event, Expectation, Io, Reactor, ShardId, Tenure, Tls};
 use stats::{PoolStats, ShardStats};
 
 use crate::admin::pinned::PinLog;
 use crate::admin::{Levers, Order, Record, Withdrawal};
 use crate::bound::LineId;
 use crate::cancel::told::Told;
-use crate::cancel::{CancelConnection, random_secret};
+use crate::cancel::{CancelConnection, CancelSecret};
 use crate::catalog::keeper::{DatabaseKey, News};
 use crate::clerk::Answer;
 use crate::deadline::Deadlines;
@@ -30,6 +30,8 @@ use crate::pace::Paces;
 use crate::pipe::{Flow, Server, ServerId};
 use crate::pool::permit::{Lent, PoolKey, Question};
 use crate::pool::{Pool, PoolId};
+use crate::replication::Candidate;
+use crate::session::parting::Parting;
 use crate::session::secure::Transport;
 use crate::session::{Phase, Place, Session, SessionId, Start};
 use crate::slab::{Key, Slab, TokenKind};
@@ -80,9 +82,9 @@ pub(crate) enum Message {
     /// A client to serve.
     Client(Box<Newcomer>),
     /// A cancel request for one of its sessions.
-    Cancel { index: u32, secret: u32 },
+    Cancel { index: u32, secret: CancelSecret },
     /// The same, for whoever was told this process id of a backend.
-    CancelTold { process_id: u32, secret: u32 },
+    CancelTold { process_id: u32, secret: CancelSecret },
     /// Stop: let transactions finish until then.
     Drain(Instant),
     /// A shard whose clients wait asks for a connection of this pool.
@@ -143,6 +145,10 @@ pub(crate) struct Shard {
     starting: VecDeque<(Instant, SessionId)>,
     /// Clients whose proof is looked at then.
     pub(crate) held: Vec<(Instant, SessionId)>,
+    /// Clients that have sent their last byte and may have gone.
+    pub(crate) parting: Vec<Parting>,
+    /// Replication clients that wait for a server connection.
+    pub(crate) replicas: VecDeque<Candidate>,
     /// While stopping: until when transactions may go on.
     pub(crate) draining: Option<Instant>,
     /// When limits on time are to be looked at.
@@ -192,6 +198,8 @@ impl Shard {
             done_with: VecDeque::new(),
             starting: VecDeque::new(),
             held: Vec::new(),
+            parting: Vec::new(),
+            replicas: VecDeque::new(),
             draining: None,
             deadlines: Deadlines::default(),
             memory: Memory::default(),
@@ -264,7 +272,7 @@ impl Shard {
         let Newcomer { socket, peer, uid, admission, tls, start } = *newcomer;
         let inserted = self.sessions.insert_with(|id| {
             let socket = io.attach(socket, id.token(TokenKind::Session));
-            let mut session = Session::accepted(socket, random_secret(), peer, now);
+            let mut session = Session::accepted(socket, CancelSecret::random(), peer, now);
             session.admission = admission;
             session.record = Record::new(serial, now);
             session.uid = uid;
@@ -324,7 +332,11 @@ impl Shard {
         if let Some(session) = self.sessions.remove(id) {
             self.forget_told(id, session.told);
             self.board.leave(io.shard());
-            if !matches!(session.phase, Phase::Ready | Phase::Console(_) | Phase::Leaving(_)) {
+            let in_vain = match session.phase {
+                Phase::Startup | Phase::Authenticating(_) | Phase::Welcoming => true,
+                Phase::Ready | Phase::Console(_) | Phase::Replicating(_) | Phase::Leaving(_) => false,
+            };
+            if in_vain {
                 self.stats.login_failures += 1;
             }
         }
@@ -375,6 +387,10 @@ impl Shard {
         for id in self.sessions.keys() {
             let Some(session) = self.sessions.get(id) else { continue };
             match session.place {
+                // what a replication client does has no end that could be waited for
+                _ if matches!(session.phase, Phase::Replicating(_)) => {
+                    self.end_session(io, id, Some(&Failure::Shutdown));
+                }
                 Place::Idle if matches!(session.phase, Phase::Console(_)) => {
                     self.end_session(io, id, Some(&Failure::Shutdown));
                 }
@@ -425,6 +441,8 @@ impl Shard {
         self.next_tick = None;
         self.on_starting_tick(io);
         self.on_held_tick(io);
+        self.on_replica_tick(io);
+        self.on_parting_tick(io);
         self.on_deadline_tick(io);
         self.on_server_tick(io);
         self.on_cancel_tick(io);
@@ -437,6 +455,7 @@ impl Shard {
         let soon = self.draining.is_some()
             || self.cancels.len() > 0
             || !self.held.is_empty()
+            || !self.replicas.is_empty()
             || self.pools.iter().any(Pool::is_busy);
         if soon {
             self.tick_within(io, TICK_SOON);
@@ -489,6 +508,19 @@ impl Reactor for Shard {
                 TokenKind::Server => self.on_server_detached(io, Key::from_token(token).1, (socket, tls)),
                 TokenKind::Cancel | TokenKind::Listener => {}
             },
+            Event::Finished { token, socket } => match Key::<()>::from_token(token).0 {
+                TokenKind::Session => self.on_client_finished(io, Key::from_token(token).1),
+                TokenKind::Server => {
+                    // a backend that says nothing more does not listen either
+                    io.close(socket);
+                    self.on_server_closed(io, Key::from_token(token).1, &Closed::Eof);
+                }
+                TokenKind::Cancel => {
+                    io.close(socket);
+                    self.on_cancel_closed(io, Key::from_token(token).1);
+                }
+                TokenKind::Listener => {}
+            },
             Event::Closed { token, cause, .. } => match Key::<()>::from_token(token).0 {
                 TokenKind::Session => self.on_client_closed(io, Key::from_token(token).1, &cause),
                 TokenKind::Server => self.on_server_closed(io, Key::from_token(token).1, &cause),
@@ -507,8 +539,8 @@ impl Reactor for Shard {
     fn on_control(&mut self, io: &mut dyn Io<Message>, message: Message) {
         match message {
             Message::Client(newcomer) => self.adopt(io, newcomer),
-            Message::Cancel { index, secret } => self.cancel_session(io, index, secret),
-            Message::CancelTold { process_id, secret } => self.cancel_told(io, process_id, secret),
+            Message::Cancel { index, secret } => self.cancel_session(io, index, &secret),
+            Message::CancelTold { process_id, secret } => self.cancel_told(io, process_id, &secret),
             Message::Drain(until) => self.drain(io, until),
             Message::AskPermit { question, from } => self.on_ask_permit(io, question, from),
             Message::AskSlot { line, from } => self.on_ask_slot(io, line, from),

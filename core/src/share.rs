@@ -16,7 +16,7 @@ use crate::error::Failure;
 use crate::pipe::{Cancel, Delivery, Flow, InFlight, List, Luggage, Owner, Server, ServerId, Soil};
 use crate::pool::{Pool, PoolId};
 use crate::session::request::REQUEST_LEN_MAX;
-use crate::session::write::{Writer, write_shared};
+use crate::session::write::{Writer, is_query, write_shared};
 use crate::session::{Carrying, Pin, Place, Reading, Session, SessionId, Shareable, Weight};
 use crate::shard::{Shard, World};
 use crate::verdict::{Sharing, Verdict, judge};
@@ -38,6 +38,9 @@ const DIRTY_READS_MAX: u32 = 8;
 const PIPE_DEPTH_GOOD: usize = 8;
 /// What settings that travel with a request cost, in requests.
 const LUGGAGE_COST: usize = 1;
+/// From this release on PostgreSQL begins an implicit transaction block for what comes before a Query without a Sync, and does
+/// not end it behind the Query.
+const MAJOR_WITHOUT_MIXING: u32 = 18;
 
 impl Shard {
     /// Puts the request at the front of a session's input on a shared pipe, if it may go there and there is one. What was
@@ -271,7 +274,9 @@ fn distance(session: &Session, server: &Server) -> Option<usize> {
     if server.dress.fingerprint() == session.dress.fingerprint() {
         return Some(0);
     }
-    let travel = session.carrying == Carrying::Along && session.dress.luggage(&server.dress).is_some();
+    // what comes before a Query without a Sync is one transaction with it, up to PostgreSQL 17; later ones get lost in it
+    let fits = !is_query(&session.input) || server.major().is_some_and(|major| major < MAJOR_WITHOUT_MIXING);
+    let travel = fits && session.carrying == Carrying::Along && session.dress.luggage(&server.dress).is_some();
     travel.then_some(LUGGAGE_COST)
 }
 

@@ -43,7 +43,8 @@ impl Shard {
                 List::Idle => &mut stats.servers_idle,
                 List::Shared | List::Draining => &mut stats.servers_busy_shared,
                 List::Exclusive if pinned => &mut stats.servers_pinned,
-                List::Exclusive => &mut stats.servers_exclusive,
+                List::Relaying if server.login.is_some() => &mut stats.servers_connecting,
+                List::Exclusive | List::Relaying => &mut stats.servers_exclusive,
                 List::Working => &mut stats.servers_cleaning,
                 List::Leaving(_) | List::Closing => continue,
             };

@@ -12,7 +12,9 @@ const CANCEL_CODE: u32 = 80_877_102;
 const SSL_CODE: u32 = 80_877_103;
 const GSSENC_CODE: u32 = 80_877_104;
 /// Longest secret of a cancel key (protocol 3.2).
-const SECRET_LEN_MAX: usize = 256;
+pub const SECRET_LEN_MAX: usize = 256;
+/// The newest minor version of protocol 3 that is spoken here.
+pub const MINOR_MAX: u16 = 2;
 
 /// A start-up packet.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -154,9 +156,14 @@ fn count_words(pairs: &[u8]) -> usize {
 
 /// Writes a version 3.0 StartupMessage. Names and values must not contain NUL; what follows one is cut off.
 pub fn write_startup(out: &mut BytesMut, parameters: &[(&[u8], &[u8])]) {
+    write_startup_of(out, 0, parameters);
+}
+
+/// Writes a StartupMessage that asks for a minor version of protocol 3; otherwise as [`write_startup`].
+pub fn write_startup_of(out: &mut BytesMut, minor: u16, parameters: &[(&[u8], &[u8])]) {
     let start = out.len();
     out.put_u32(0);
-    out.put_u32(3 << 16);
+    out.put_u32((3 << 16) | u32::from(minor));
     for (name, value) in parameters {
         for word in [name, value] {
             out.extend(word.iter().take_while(|byte| **byte != 0));
@@ -206,6 +213,10 @@ mod tests {
         assert_eq!(message.parameter(b"options"), Some(&b""[..]));
         assert_eq!(message.parameter(b"database"), None);
         assert_eq!(message.protocol_options().collect::<Vec<_>>(), [b"_pq_.x"]);
+        out.clear();
+        write_startup_of(&mut out, 2, &[(b"user", b"alice")]);
+        let Ok(Some((Startup::Start(message), _))) = parse(&out) else { panic!("{:?}", parse(&out)) };
+        assert_eq!((message.major, message.minor), (3, 2));
     }
 
     #[test]

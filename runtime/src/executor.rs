@@ -15,7 +15,7 @@ use crate::batch::{Contention, Nap};
 use crate::buffer::BufferRing;
 use crate::mesh::{Doorbell, MeshEnd, mesh};
 use crate::reactor::{Closed, Event, Io as _, LOW_WATER, Reactor, ShardId};
-use crate::socket::{Life, Receive, Socket};
+use crate::socket::{Life, Peer, Receive, Socket};
 use crate::topology::CoreId;
 use crate::uring::{Operation, RingIo};
 
@@ -343,7 +343,7 @@ fn on_receive<M>(
     }
     match -result {
         libc::ENOBUFS | libc::ECANCELED | libc::EINTR | libc::EAGAIN => io.arm_receive(id),
-        0 => close(reactor, io, id, Closed::Eof),
+        0 => finished(reactor, io, id),
         error if error > 0 => close(reactor, io, id, Closed::Error(io::Error::from_raw_os_error(error))),
         _ => {
             if last {
@@ -420,6 +420,15 @@ fn close<M>(reactor: &mut impl Hears<M>, io: &mut RingIo<M>, id: crate::SocketId
     io.close(id);
     if let Some((token, Life::Open | Life::Leaving | Life::Connecting)) = token {
         reactor.hear(io, Event::Closed { socket: id, token, cause });
+    }
+}
+
+/// The peer has sent its last byte. One that is being closed, or goes to another shard, need not be told so here.
+fn finished<M>(reactor: &mut impl Hears<M>, io: &mut RingIo<M>, id: crate::SocketId) {
+    let Some(socket) = io.sockets.get_mut(id) else { return };
+    let (token, before) = (socket.token, std::mem::replace(&mut socket.peer, Peer::Finished));
+    if before == Peer::Sending && socket.life == Life::Open {
+        reactor.hear(io, Event::Finished { socket: id, token });
     }
 }
 

@@ -119,7 +119,14 @@ pub enum Event<'a> {
         /// What was agreed on.
         agreed: Agreed,
     },
-    /// The peer closed, or the socket or its connect failed. The id is dead.
+    /// The peer has sent its last byte. It may still read: the socket stays until it is closed here, or fails.
+    Finished {
+        /// The socket.
+        socket: SocketId,
+        /// Its token.
+        token: Token,
+    },
+    /// The socket or its connect failed. The id is dead.
     Closed {
         /// The socket.
         socket: SocketId,
@@ -133,7 +140,7 @@ pub enum Event<'a> {
 /// Why a socket ended.
 #[derive(Debug)]
 pub enum Closed {
-    /// The peer sent its last byte.
+    /// The peer sent its last byte, and whoever heard of it wanted nothing more.
     Eof,
     /// An error of the system.
     Error(io::Error),

@@ -27,6 +27,14 @@ pub(crate) enum Wanted {
     No,
 }
 
+/// Whether anything is still to come.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Peer {
+    Sending,
+    /// It has sent its last byte.
+    Finished,
+}
+
 /// Where a socket is in its life.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Life {
@@ -62,6 +70,7 @@ pub(crate) struct Socket {
     pub(crate) life: Life,
     pub(crate) receive: Receive,
     pub(crate) wanted: Wanted,
+    pub(crate) peer: Peer,
     pub(crate) sending: Sending,
     /// What the kernel is reading from; not touched while a send is in flight.
     pub(crate) in_flight: BytesMut,
@@ -110,6 +119,7 @@ impl Sockets {
             life,
             receive: Receive::Off,
             wanted: Wanted::Yes,
+            peer: Peer::Sending,
             sending: Sending::Idle,
             in_flight: BytesMut::new(),
             output: BytesMut::new(),

@@ -17,7 +17,7 @@ use socket2::SockAddr;
 use crate::buffer::GROUP;
 use crate::mesh::MeshEnd;
 use crate::reactor::{Address, Io, LOW_WATER, ShardId, SocketId, Tenure, Token};
-use crate::socket::{Counting, Life, Receive, Sending, Socket, Sockets, Wanted};
+use crate::socket::{Counting, Life, Peer, Receive, Sending, Socket, Sockets, Wanted};
 use crate::tls::{Tls, TlsSide};
 
 /// What a completion belongs to; the low 32 bits of its user data are the index.
@@ -182,7 +182,8 @@ impl<M> RingIo<M> {
 
     pub(crate) fn arm_receive(&mut self, id: SocketId) {
         let Some(socket) = self.sockets.get_mut(id) else { return };
-        if socket.receive != Receive::Off || socket.wanted == Wanted::No || socket.life != Life::Open {
+        let idle = socket.receive == Receive::Off && socket.life == Life::Open;
+        if !idle || socket.wanted == Wanted::No || socket.peer == Peer::Finished {
             return;
         }
         socket.receive = Receive::Armed;

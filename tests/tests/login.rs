@@ -197,16 +197,20 @@ fn a_newer_protocol_and_unknown_options_are_negotiated_down() {
         options.iter().for_each(|name| body.extend([name.as_bytes(), b"\0"].concat()));
         body
     };
-    for (version, options) in
-        [((3 << 16) + 2, &["_pq_.novelty"][..]), ((3 << 16) + 2, &[]), (3 << 16, &["_pq_.a", "_pq_.b"])]
-    {
+    let version = |minor: u32| (3 << 16) + minor;
+    for (version, options, told) in [
+        (version(2), &["_pq_.novelty"][..], 2),
+        (version(3), &[], 2),
+        (version(1), &["_pq_.novelty"], 1),
+        (version(0), &["_pq_.a", "_pq_.b"], 0),
+    ] {
         let mut parameters = vec![("user", "alice"), ("database", "postgres")];
         parameters.extend(options.iter().map(|name| (*name, "on")));
         let mut client = RawClient::open(plane.port());
         client.send(&startup(version, &parameters));
         let before = client.log_in("alice", Some("secret")).unwrap();
         let negotiated = before.iter().find(|message| message.tag == b'v').unwrap_or_else(|| panic!("{before:?}"));
-        assert_eq!(negotiated.body, names(0, options));
+        assert_eq!(negotiated.body, names(told, options));
         assert_eq!(client.query("select 1").value(), "1");
     }
 }
@@ -229,19 +233,6 @@ fn who_does_not_log_in_is_closed_after_a_while() {
     }
     assert!((Duration::from_millis(900)..Duration::from_secs(10)).contains(&began.elapsed()), "{:?}", began.elapsed());
     assert_eq!(served.query("select 1").value(), "1");
-}
-
-#[test]
-fn replication_is_refused() {
-    let plane = before_shared().start();
-    for value in ["true", "on", "1", "database"] {
-        let parameters = [("user", USER), ("database", "postgres"), ("replication", value)];
-        let error = RawClient::connect(plane.port(), &parameters, None).unwrap_err();
-        assert_eq!((error.severity.as_str(), error.code.as_str()), ("FATAL", "0A000"));
-        assert!(error.message.contains("replication"), "{error:?}");
-    }
-    let parameters = [("user", USER), ("database", "postgres"), ("replication", "false")];
-    assert_eq!(RawClient::connect(plane.port(), &parameters, None).unwrap().query("select 1").value(), "1");
 }
 
 #[test]

@@ -135,8 +135,19 @@ pub struct Visitor<'v> {
     pub user: &'v str,
     /// To which database.
     pub database: &'v str,
+    /// What for.
+    pub purpose: Purpose,
     /// From where.
     pub origin: Origin,
+}
+
+/// What somebody comes for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Purpose {
+    /// The database, be it for its logical replication.
+    Database,
+    /// Physical replication, which is of no database.
+    Replication,
 }
 
 /// From where somebody comes.
@@ -153,11 +164,19 @@ pub enum Origin {
 impl fmt::Display for Visitor<'_> {
     /// As PostgreSQL names somebody it has no row for.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { user, database, origin } = self;
-        match origin {
-            Origin::Local => write!(f, "host \"[local]\", user \"{user}\", database \"{database}\", no encryption"),
-            Origin::Plain(ip) => write!(f, "host \"{ip}\", user \"{user}\", database \"{database}\", no encryption"),
-            Origin::Tls(ip) => write!(f, "host \"{ip}\", user \"{user}\", database \"{database}\", SSL encryption"),
+        let Self { user, database, purpose, origin } = self;
+        let (host, encryption) = match origin {
+            Origin::Local => ("[local]".to_owned(), "no encryption"),
+            Origin::Plain(ip) => (ip.to_string(), "no encryption"),
+            Origin::Tls(ip) => (ip.to_string(), "SSL encryption"),
+        };
+        match purpose {
+            Purpose::Database => {
+                write!(f, "host \"{host}\", user \"{user}\", database \"{database}\", {encryption}")
+            }
+            Purpose::Replication => {
+                write!(f, "replication connection from host \"{host}\", user \"{user}\", {encryption}")
+            }
         }
     }
 }
@@ -201,6 +220,9 @@ impl Rule {
 
 impl DatabaseName {
     fn fits(&self, visitor: &Visitor<'_>) -> bool {
+        if visitor.purpose == Purpose::Replication {
+            return matches!(self, Self::Replication);
+        }
         match self {
             Self::All => true,
             Self::SameUser => visitor.user == visitor.database,

@@ -248,6 +248,12 @@ pub(crate) const SERVER: Section = Section {
             "",
             "As libpq's: how PostgreSQL may have us prove who we are: `scram-sha-256`, `md5`, `password`, `none` (it does not ask), or all but some: `!password,!md5`. Whoever asks for another is told nothing. Without the key: any.",
         ),
+        key(
+            "protocol",
+            "`3.0`, `3.2`",
+            "\"3.2\"",
+            "The version of the protocol that PostgreSQL is asked for. With 3.2, PostgreSQL 18 gives cancel keys that cannot be guessed; older ones answer what they speak, in the same breath. Whoever refuses it is asked for 3.0 from then on.",
+        ),
     ],
 };
 
@@ -359,6 +365,7 @@ pub(crate) const DATABASE: Section = Section {
         key("tls_certificate", "path", "", "Without the key: `[server]`'s."),
         key("tls_key", "path", "", "Without the key: `[server]`'s."),
         key("require_auth", "methods", "", "Without the key: `[server]`'s."),
+        key("protocol", "`3.0`, `3.2`", "", "Without the key: `[server]`'s."),
         key("pool", "table", "", "Keys of `[pool]` that differ for this database."),
     ],
 };

@@ -31,7 +31,7 @@ pub use key::reference;
 pub use listing::{Diff, Difference, Effect, Entry};
 pub use promise::{SequenceState, ServerClean};
 pub use timeout::{Timeout, TimeoutOverrides, Timeouts};
-pub use tls::{ListenTls, Proof, ProofList, ServerTls, TlsMode};
+pub use tls::{ListenTls, Proof, ProofList, ServerProtocol, ServerTls, TlsMode};
 pub use upstream::{Dns, Host, SessionAttrs, Upstream, look_up};
 use zeroize::Zeroizing;
 

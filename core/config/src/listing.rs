@@ -487,7 +487,8 @@ mod tests {
             [
                 "database.b.host: not set -> ::1",
                 "database.b.port: not set -> 5432",
-                "database.b.tls: not set -> disable"
+                "database.b.tls: not set -> disable",
+                "database.b.protocol: not set -> 3.2"
             ]
         );
     }

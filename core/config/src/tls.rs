@@ -75,6 +75,38 @@ pub struct ServerTls {
     pub identity: Option<(PathBuf, PathBuf)>,
     /// How PostgreSQL may have us prove who we are. Default: in any way.
     pub require_auth: Option<ProofList>,
+    /// Not of TLS, but of the same tables.
+    pub protocol: ServerProtocol,
+}
+
+/// Which version of the protocol PostgreSQL is asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ServerProtocol {
+    /// The one that everybody knows.
+    V3_0,
+    /// The one with long cancel keys, or what the other side makes of it.
+    #[default]
+    V3_2,
+}
+
+impl ServerProtocol {
+    /// As it is written in the file.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::V3_0 => "3.0",
+            Self::V3_2 => "3.2",
+        }
+    }
+
+    /// Its minor version.
+    #[must_use]
+    pub const fn minor(self) -> u16 {
+        match self {
+            Self::V3_0 => 0,
+            Self::V3_2 => 2,
+        }
+    }
 }
 
 /// A way to prove who we are to PostgreSQL.

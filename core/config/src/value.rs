@@ -7,8 +7,8 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use crate::{
-    Host, LogLevel, PoolMode, ProofList, Range, Secret, SequenceState, ServerClean, SessionAttrs, Share, Timeout,
-    TlsMode,
+    Host, LogLevel, PoolMode, ProofList, Range, Secret, SequenceState, ServerClean, ServerProtocol, SessionAttrs,
+    Share, Timeout, TlsMode,
 };
 
 /// Longest path a Unix socket can have: `sun_path` without its NUL.
@@ -289,6 +289,10 @@ const RESERVED_SETTINGS: [&str; 4] = ["user", "database", "options", "replicatio
 pub(crate) fn tls_mode(value: &DeValue<'_>) -> Parsed<TlsMode> {
     use TlsMode::{Allow, Disable, Prefer, Require, VerifyCa, VerifyFull};
     choice(value, &[Disable, Allow, Prefer, Require, VerifyCa, VerifyFull].map(|mode| (mode.name(), mode)))
+}
+
+pub(crate) fn server_protocol(value: &DeValue<'_>) -> Parsed<ServerProtocol> {
+    choice(value, &[ServerProtocol::V3_0, ServerProtocol::V3_2].map(|version| (version.name(), version)))
 }
 
 /// Ways to prove who we are.

@@ -101,7 +101,7 @@ impl Shard {
         for (name, value) in parameters {
             backend::write_parameter_status(out, name.as_bytes(), value.as_bytes());
         }
-        backend::write_backend_key_data(out, process_id, &session.secret.to_be_bytes());
+        backend::write_backend_key_data(out, process_id, session.secret.as_bytes());
         backend::write_ready_for_query(out, TransactionStatus::Idle);
         self.stats.logins += 1;
         self.ready.push_back(id);

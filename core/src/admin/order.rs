@@ -114,7 +114,7 @@ impl Shard {
         let among = |pool: &PoolId| pools.contains(pool);
         for id in self.sessions.keys() {
             let of_pool = self.sessions.get(id).is_some_and(|session| {
-                matches!(session.phase, Phase::Welcoming | Phase::Ready) && among(&session.pool)
+                matches!(session.phase, Phase::Welcoming | Phase::Ready | Phase::Replicating(_)) && among(&session.pool)
             });
             if of_pool {
                 self.end_at_once(io, id);
@@ -154,7 +154,7 @@ impl Shard {
                 io.close(server.socket);
                 self.forget_server(io, id);
             }
-            List::Shared | List::Draining | List::Exclusive | List::Working | List::Leaving(_) => {
+            List::Shared | List::Draining | List::Exclusive | List::Working | List::Relaying | List::Leaving(_) => {
                 self.doubt(io, id, "an administrator killed it");
             }
         }

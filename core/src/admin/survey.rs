@@ -16,6 +16,7 @@ use crate::listen::LineCount;
 use crate::pipe::{Cancel, List, Server, Soil};
 use crate::pool::Pool;
 use crate::pool::permit::PoolKey;
+use crate::replication::Kind;
 use crate::session::{Phase, Pin, Place, Session};
 use crate::shard::{Shard, World};
 
@@ -97,6 +98,7 @@ pub(crate) struct ClientRow {
     pub(crate) record: Record,
     pub(crate) key: PoolKey,
     pub(crate) state: ClientState,
+    pub(crate) replication: Option<Kind>,
     pub(crate) ends: Ends,
     /// How long it has waited.
     pub(crate) waited: Option<Duration>,
@@ -128,6 +130,7 @@ pub(crate) struct ServerRow {
     pub(crate) server_user: String,
     pub(crate) address: runtime::Address,
     pub(crate) list: List,
+    pub(crate) replication: Option<Kind>,
     pub(crate) cancel: Cancel,
     pub(crate) ends: Ends,
     pub(crate) opened_at: Instant,
@@ -178,7 +181,7 @@ impl Shard {
             match session.phase {
                 Phase::Startup | Phase::Authenticating(_) => out.starting += 1,
                 Phase::Console(_) => out.consoles += 1,
-                Phase::Welcoming | Phase::Ready => {
+                Phase::Welcoming | Phase::Ready | Phase::Replicating(_) => {
                     out.unsent += io.output_len(session.socket) as u64;
                     if let Some(pool) = out.pools.get_mut(session.pool.0 as usize) {
                         pool.clients += 1;
@@ -192,6 +195,8 @@ impl Shard {
             let owes = !server.pipeline.is_empty() || !server.in_flight.is_empty();
             out.owing += u64::from(owes);
             let Some(pool) = out.pools.get_mut(server.pool.0 as usize) else { continue };
+            // whoever waits until there are none waits for these too
+            pool.open += u64::from(server.relay.is_some());
             if server.cancel == Cancel::UnderWay {
                 pool.cancels += 1;
                 pool.being_cancelled += u64::from(!owes);
@@ -231,7 +236,7 @@ impl Shard {
             (_, Place::Idle) => (ClientState::Idle, None),
         };
         let key = match session.phase {
-            Phase::Welcoming | Phase::Ready => self.pool(session.pool).map(key_of),
+            Phase::Welcoming | Phase::Ready | Phase::Replicating(_) => self.pool(session.pool).map(key_of),
             Phase::Console(_) => Some(("pgbouncer".to_owned(), session.user.to_string())),
             Phase::Startup | Phase::Authenticating(_) | Phase::Leaving(_) => None,
         };
@@ -239,6 +244,15 @@ impl Shard {
             record: session.record,
             key: key.unwrap_or_default(),
             state,
+            replication: match session.phase {
+                Phase::Replicating(kind) => Some(kind),
+                Phase::Startup
+                | Phase::Authenticating(_)
+                | Phase::Welcoming
+                | Phase::Ready
+                | Phase::Console(_)
+                | Phase::Leaving(_) => None,
+            },
             ends: ends(io, session.socket),
             waited: (state == ClientState::Waiting).then(|| io.now().saturating_duration_since(session.waiting_since)),
             server: server.and_then(|id| self.servers.get(id)).map(|server| server.serial),
@@ -260,6 +274,7 @@ impl Shard {
             server_user: server.user.to_string(),
             address: server.address.clone(),
             list: server.list,
+            replication: server.relay.as_ref().map(|relay| relay.kind),
             cancel: server.cancel,
             ends: ends(io, server.socket),
             opened_at: server.opened_at,

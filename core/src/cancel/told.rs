@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use runtime::ShardId;
 
+use crate::cancel::CancelSecret;
 use crate::session::SessionId;
 use crate::shard::{Message, Shard, World};
 
@@ -65,21 +66,21 @@ impl Shard {
     }
 
     /// A cancel request for whoever was told this process id, on whatever shard.
-    pub(super) fn route_cancel_told(&mut self, io: &mut World<'_>, process_id: u32, secret: u32) {
+    pub(super) fn route_cancel_told(&mut self, io: &mut World<'_>, process_id: u32, secret: &CancelSecret) {
         if self.board.told.is_none() {
             return;
         }
         for shard in (0..io.shard_count()).filter_map(|number| u16::try_from(number).ok().map(ShardId)) {
             if shard == io.shard() {
                 self.cancel_told(io, process_id, secret);
-            } else if io.post(shard, Message::CancelTold { process_id, secret }).is_err() {
+            } else if io.post(shard, Message::CancelTold { process_id, secret: *secret }).is_err() {
                 tracing::warn!("a cancel request was dropped because the ring to a shard is full");
             }
         }
     }
 
     /// The same, on this shard.
-    pub(crate) fn cancel_told(&mut self, io: &mut World<'_>, process_id: u32, secret: u32) {
+    pub(crate) fn cancel_told(&mut self, io: &mut World<'_>, process_id: u32, secret: &CancelSecret) {
         let sessions = self.told.sessions.get(&process_id).cloned().unwrap_or_default();
         for id in sessions {
             self.cancel_by_secret(io, id, secret);

@@ -30,7 +30,10 @@ impl Admission {
         let refused = |message: String| ("28000", message, None, None, Disposition::Close);
         match self {
             Self::NoRule { visitor } => refused(format!("no pg_hba.conf entry for {visitor}")),
-            Self::Rejected { visitor } => refused(format!("pg_hba.conf rejects connection for {visitor}")),
+            Self::Rejected { visitor } => refused(match visitor.strip_prefix("replication connection from ") {
+                Some(who) => format!("pg_hba.conf rejects replication connection for {who}"),
+                None => format!("pg_hba.conf rejects connection for {visitor}"),
+            }),
             Self::UnknownRole { user } => refused(format!("role \"{user}\" does not exist")),
             Self::NoLogin { user } => refused(format!("role \"{user}\" is not permitted to log in")),
             Self::PeerFailed { user } => refused(format!("Peer authentication failed for user \"{user}\"")),

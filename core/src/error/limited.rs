@@ -20,6 +20,8 @@ pub(crate) enum Limited {
     Unread { bytes: usize },
     /// A request in statement mode has left a transaction open.
     StatementMode,
+    /// A replication client got no server connection in time.
+    Replication { waited: Duration },
 }
 
 impl Limited {
@@ -52,6 +54,15 @@ impl Limited {
                 "terminating connection because its notifications are not read".to_owned(),
                 Some(format!("More than {bytes} bytes of notifications wait for this client.")),
                 Some("Read notifications as they come, or UNLISTEN."),
+                Disposition::Close,
+            ),
+            Self::Replication { waited } => (
+                "53300",
+                format!("no server connection for replication became free within {}", seconds(*waited)),
+                None,
+                Some(
+                    "max_connections of the database or max_server_connections of the user is reached, or the database is paused.",
+                ),
                 Disposition::Close,
             ),
             Self::StatementMode => (

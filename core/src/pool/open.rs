@@ -10,7 +10,7 @@ use runtime::ShardId;
 use crate::bound::Bound;
 use crate::catalog::keeper::{News, WatchRequest};
 use crate::error::Failure;
-use crate::pool::{Lending, Pool, PoolId, Target};
+use crate::pool::{Lending, Pool, PoolId, Target, Watch};
 use crate::session::SessionId;
 use crate::shard::Shard;
 use crate::upstream::Places;
@@ -102,11 +102,7 @@ impl Shard {
         pool.lending = lending;
         pool.database = (number, pool.target.database.clone());
         pool.news = self.news.get(&pool.database).cloned();
-        if pool.news.is_none() {
-            let request = WatchRequest { key: pool.database.clone(), target: pool.target.clone() };
-            // without a keeper nothing is shared
-            let _sent: Result<(), _> = self.board.keeper.send(request);
-        }
+        pool.minor = found.tls.protocol.minor();
         pool.paused = self.levers.pauses(database);
         pool.stats.shard = self.stats.shard;
         pool.common = self.board.bounds.common(&key);
@@ -117,6 +113,16 @@ impl Shard {
         self.pools.push(pool);
         self.pool_index.insert(key, id);
         Ok(id)
+    }
+
+    /// Somebody is to read the catalog of a pool's database, unless that is done already.
+    pub(crate) fn watch_catalog(&mut self, id: PoolId) {
+        let Some(pool) = self.pools.get_mut(id.0 as usize) else { return };
+        if pool.news.is_none() && std::mem::replace(&mut pool.watch, Watch::Asked) == Watch::NotAsked {
+            let request = WatchRequest { key: pool.database.clone(), target: pool.target.clone() };
+            // without a keeper nothing is shared
+            let _sent: Result<(), _> = self.board.keeper.send(request);
+        }
     }
 
     /// How server connections of a pool are made by the configuration as it is now, and whose credentials they use; `shown` is

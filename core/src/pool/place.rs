@@ -170,6 +170,7 @@ impl Shard {
                 | List::Draining
                 | List::Exclusive
                 | List::Working
+                | List::Relaying
                 | List::Leaving(_)
                 | List::Closing => {}
             }

@@ -1,5 +1,6 @@
 //! When a pool makes connections: for those who wait, to stay warm, from its reserve; and when it gives one up for others.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use runtime::ShardId;
@@ -7,7 +8,7 @@ use runtime::ShardId;
 use crate::bound::{Bound, Claim, LineId, Slot};
 use crate::pipe::ServerId;
 use crate::pool::permit::{Need, PoolKey};
-use crate::pool::{Pool, PoolId};
+use crate::pool::{Pool, PoolId, Watch};
 use crate::session::SessionId;
 use crate::shard::{Message, Shard, World};
 
@@ -63,7 +64,9 @@ impl Supply {
 impl Pool {
     /// Whether it has fewer connections than it is to keep.
     pub(crate) fn is_cold(&self) -> bool {
-        !self.paused && self.common.open() < self.settings.min_pool_size
+        // where only replication clients have come there may be no such database
+        let used = self.watch == Watch::Asked;
+        used && !self.paused && self.common.open() < self.settings.min_pool_size
     }
 
     /// Whether a connection can be attempted now.
@@ -126,6 +129,16 @@ impl Shard {
     fn take_slot(&self, now: Instant, pool_id: PoolId, own: Claim) -> Option<Slot> {
         let pool = self.pool(pool_id)?;
         Slot::take(&self.board, &pool.common, pool.supply.bound, own, self.board.us(now))
+    }
+
+    /// A place for a connection that is none of the pool's, or the next step towards one.
+    pub(crate) fn take_slot_beside(&mut self, io: &mut World<'_>, pool_id: PoolId, own: Claim) -> Option<Slot> {
+        let bound = self.pool(pool_id)?.supply.bound;
+        let slot = Slot::take(&self.board, &Arc::default(), bound, own, self.board.us(io.now()));
+        if slot.is_none() {
+            self.stand_in_line(io, pool_id, own);
+        }
+        slot
     }
 
     /// All connections that the database or the user may have are taken: whoever has an idle one is to close it.
@@ -209,6 +222,7 @@ impl Shard {
     pub(crate) fn on_keep_warm(&mut self, io: &mut World<'_>, key: PoolKey, from: ShardId) {
         let shards = u32::try_from(io.shard_count()).unwrap_or(1);
         let Ok(id) = self.pool_for(shards, &key.1, &key.0) else { return };
+        self.watch_catalog(id);
         if self.pool(id).is_some_and(|pool| pool.open < pool.permits) {
             self.keep_warm(io, id);
             self.hurry(io);

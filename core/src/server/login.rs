@@ -52,11 +52,15 @@ pub(crate) struct ServerLogin {
     /// What is still to be run before clients may have the connection.
     connect_query: Option<Arc<str>>,
     stage: Stage,
+    /// Which minor version of the protocol was asked for.
+    minor: u16,
 }
 
 /// How far a new connection has come.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Stage {
+    /// PostgreSQL has not said anything of its own yet.
+    Hello,
     /// It proves who it is and is told the server's parameters.
     Login,
     /// `connect_query` runs.
@@ -65,7 +69,25 @@ enum Stage {
 
 impl ServerLogin {
     pub(crate) fn new(target: &Target) -> Self {
-        Self { auth: target.login(), refusal: None, connect_query: target.connect_query.clone(), stage: Stage::Login }
+        Self { connect_query: target.connect_query.clone(), ..Self::bare(target) }
+    }
+
+    /// One behind which nothing is run.
+    pub(crate) fn bare(target: &Target) -> Self {
+        Self { auth: target.login(), refusal: None, connect_query: None, stage: Stage::Hello, minor: 0 }
+    }
+
+    /// The start-up packet goes out, for this minor version.
+    pub(super) fn ask_for(&mut self, minor: u16) {
+        self.minor = minor;
+    }
+
+    /// Whether a refusal may mean the version that was asked for. Older servers and what stands before them know no other
+    /// answer to one they do not know, and give it before they ask for a proof.
+    pub(super) fn is_of_version(&self, refusal: &Refusal) -> bool {
+        self.minor > 0
+            && self.stage == Stage::Hello
+            && matches!(refusal.sqlstate.as_str(), "0A000" | "08P01" | "08004" | "")
     }
 }
 
@@ -115,6 +137,9 @@ impl Shard {
         match tag {
             b'R' => {
                 let request = Authentication::read(body).map_err(|error| error.to_string())?;
+                if login.stage == Stage::Hello {
+                    login.stage = Stage::Login;
+                }
                 let _step: Step =
                     login.auth.handle(request, io.output(server.socket)).map_err(|error| match error {
                         AuthError::Forbidden(_) => Fault::Lasting(error.to_string()),
@@ -137,7 +162,16 @@ impl Shard {
                 let text = |code| String::from_utf8_lossy(fields.get(code).unwrap_or_default()).into_owned();
                 login.refusal = Some(Refusal { sqlstate: text(b'C'), message: text(b'M') });
             }
-            b'N' | b'v' => {}
+            b'v' => {
+                let (minor, unknown) = backend::negotiate_protocol_version(body).map_err(|error| error.to_string())?;
+                if minor > login.minor || unknown > 0 {
+                    let asked = login.minor;
+                    return Err(Fault::Broken(format!(
+                        "it negotiates protocol 3.{minor} where 3.{asked} was asked for"
+                    )));
+                }
+            }
+            b'N' => {}
             // the answer to connect_query, but not a COPY
             b'T' | b'D' | b'C' | b'I' if login.stage == Stage::ConnectQuery => {}
             b'Z' => return self.on_login_ready(io, id, body),
@@ -155,7 +189,7 @@ impl Shard {
         }
         if body.first().copied().and_then(TransactionStatus::from_byte) != Some(TransactionStatus::Idle) {
             let what = match login.stage {
-                Stage::Login => "it does not begin idle",
+                Stage::Hello | Stage::Login => "it does not begin idle",
                 Stage::ConnectQuery => "connect_query leaves a transaction open",
             };
             return Err(Fault::Broken(what.to_owned()));
@@ -170,6 +204,10 @@ impl Shard {
             login.stage = Stage::ConnectQuery;
             frontend::write_query(io.output(server.socket), query.as_bytes()).map_err(|error| error.to_string())?;
             return Ok(false);
+        }
+        if server.list == List::Relaying {
+            self.begin_relay(io, id);
+            return Ok(true);
         }
         server.login = None;
         server.give_up_at = None;
@@ -189,6 +227,10 @@ impl Shard {
 
     fn break_login(&mut self, io: &mut World<'_>, id: ServerId, what: &str) {
         let Some(server) = self.servers.get(id) else { return };
+        if server.list == List::Relaying {
+            self.end_relay(io, id, None, what.to_owned());
+            return;
+        }
         let pool = server.pool;
         io.close(server.socket);
         self.blame(io, id);
@@ -200,6 +242,11 @@ impl Shard {
     /// We refuse to log in there: those who wait are told.
     fn refuse_login(&mut self, io: &mut World<'_>, id: ServerId, message: String) {
         let Some(server) = self.servers.get(id) else { return };
+        if server.list == List::Relaying {
+            let refusal = Refusal { sqlstate: "28000".to_owned(), message };
+            self.end_relay(io, id, Some(refusal), String::new());
+            return;
+        }
         let pool = server.pool;
         io.close(server.socket);
         self.on_login_refused(io, pool, Refusal { sqlstate: "28000".to_owned(), message });

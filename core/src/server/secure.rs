@@ -108,16 +108,23 @@ impl Hop {
 impl Shard {
     /// The socket is connected, or said that it speaks no TLS: what goes out first.
     pub(super) fn open_login(&mut self, io: &mut World<'_>, id: ServerId) {
-        let Some(server) = self.servers.get(id) else { return };
+        let Some(server) = self.servers.get_mut(id) else { return };
         let Some(pool) = self.pools.get(server.pool.0 as usize) else { return };
         match &server.hop {
             Hop::Asking(_) => startup::write_ssl_request(io.output(server.socket)),
             Hop::Clear | Hop::Secured(_) => {
+                if let Some(login) = server.login.as_mut() {
+                    login.ask_for(pool.minor);
+                }
+                if let Some(relay) = &server.relay {
+                    relay.write_startup(io.output(server.socket), pool.minor, &pool.target);
+                    return;
+                }
                 let mut parameters: Vec<(&[u8], &[u8])> =
                     vec![(b"user", pool.target.user.as_bytes()), (b"database", pool.target.database.as_bytes())];
                 let settings = pool.target.settings.iter();
                 parameters.extend(settings.map(|(name, value)| (name.as_bytes(), value.as_bytes())));
-                startup::write_startup(io.output(server.socket), &parameters);
+                startup::write_startup_of(io.output(server.socket), pool.minor, &parameters);
             }
             Hop::Handshaking(_) => {}
         }
@@ -130,6 +137,9 @@ impl Shard {
         match server.hop.on_answer(io, socket, bytes) {
             Answer::Begun => {}
             Answer::Clear => self.open_login(io, id),
+            Answer::Failed(what) if self.servers.get(id).is_some_and(|server| server.list == List::Relaying) => {
+                self.end_relay(io, id, None, what);
+            }
             Answer::Failed(what) => {
                 io.close(socket);
                 self.on_tls_failed(io, id, what);
@@ -169,13 +179,27 @@ impl Shard {
     }
 
     /// One way has failed: gives whether the other one is tried now.
-    pub(super) fn turn_way(&mut self, pool_id: PoolId, tried: Tried) -> bool {
+    fn turn_way(&mut self, pool_id: PoolId, tried: Tried) -> bool {
         let Some(pool) = self.pool_mut(pool_id) else { return false };
         let mode = pool.target.tls_mode();
         let turns = matches!((mode, tried), (TlsMode::Allow, Tried::Clear) | (TlsMode::Prefer, Tried::Secured));
         let turns = turns && pool.way == Way::First;
         pool.way = if turns { Way::Second } else { Way::First };
         turns
+    }
+
+    /// A login has failed, with these words or with none: gives whether the next one is made in another way that may succeed.
+    pub(crate) fn try_otherwise(&mut self, id: ServerId, refusal: Option<&Refusal>) -> bool {
+        let Some(server) = self.servers.get(id) else { return false };
+        let (pool_id, tried) = (server.pool, Tried::of(&server.hop));
+        let Some(refusal) = refusal else {
+            let handshake = matches!(server.hop, Hop::Asking(_) | Hop::Handshaking(_));
+            return handshake && self.turn_way(pool_id, tried);
+        };
+        if server.login.as_ref().is_some_and(|login| login.is_of_version(refusal)) {
+            return self.pool_mut(pool_id).is_some_and(|pool| std::mem::take(&mut pool.minor) > 0);
+        }
+        refusal.sqlstate == "28000" && self.turn_way(pool_id, tried)
     }
 
     /// Certificates have changed: connections made from now on use the new ones.
@@ -193,13 +217,13 @@ fn renew(pool: &mut Pool, state: &TlsState) {
 
 /// What a failed attempt went by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Tried {
+enum Tried {
     Clear,
     Secured,
 }
 
 impl Tried {
-    pub(super) fn of(hop: &Hop) -> Self {
+    fn of(hop: &Hop) -> Self {
         match hop {
             Hop::Clear => Self::Clear,
             Hop::Asking(_) | Hop::Handshaking(_) | Hop::Secured(_) => Self::Secured,

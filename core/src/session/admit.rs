@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::{Buf as _, BytesMut};
-use config::hba::{self, Origin, Visitor};
+use config::hba::{self, Origin, Purpose, Visitor};
 use config::{Kinds, Known};
 use dbproto::auth::Credentials;
 use dbproto::auth::server::{self, Challenge, Method, Secret, ServerAuth, Step, build_md5};
@@ -17,6 +17,7 @@ use crate::cancel;
 use crate::clerk::{Account, Answer, Ask, Asker, Check, Found, Login, Question, Role};
 use crate::error::{Admission, Failure};
 use crate::pool::{Lending, PoolId};
+use crate::replication::Kind;
 use crate::session::secure::Transport;
 use crate::session::{Authenticating, Gate, Machine, Phase, SessionId, Start, Way};
 use crate::shard::{Shard, World};
@@ -80,7 +81,11 @@ impl Shard {
             (Some(peer), Some(Transport::Secured)) => Origin::Tls(peer),
             (Some(peer), Some(Transport::Clear(_) | Transport::Handshaking(_)) | None) => Origin::Plain(peer),
         };
-        let visitor = Visitor { user: &start.user, database: &start.database, origin };
+        let purpose = match start.replication.kind() {
+            Some(Kind::Physical) => Purpose::Replication,
+            Some(Kind::Logical) | None => Purpose::Database,
+        };
+        let visitor = Visitor { user: &start.user, database: &start.database, purpose, origin };
         let user = || start.user.clone();
         let row = rules.judge(&visitor).ok_or_else(|| Admission::NoRule { visitor: visitor.to_string() })?;
         match row.method {

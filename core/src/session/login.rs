@@ -2,18 +2,19 @@
 
 use std::rc::Rc;
 
-use bytes::Buf as _;
+use bytes::{Buf as _, BytesMut};
 use dbproto::auth::Credentials;
 use dbproto::message::backend::{self, TransactionStatus};
-use dbproto::startup::{self, Startup, StartupMessage};
+use dbproto::startup::{self, MINOR_MAX, Startup, StartupMessage};
 
 use crate::admin::Role;
 use crate::bound::{Seat, Whose};
-use crate::cancel;
+use crate::cancel::{self, SecretLen};
 use crate::dress::{Dress, startup_settings};
 use crate::error::{Failure, Limited};
 use crate::pipe::ServerId;
 use crate::pool::{Parameter, PoolId};
+use crate::replication::{self, Replication};
 use crate::session::secure::{HANDSHAKE, Request, judge_transport};
 use crate::session::{Phase, Reading, SessionId, Start};
 use crate::shard::{Admission, Shard, World};
@@ -51,7 +52,6 @@ impl Shard {
                 false
             }
             Startup::Cancel { process_id, secret } => {
-                let secret = secret.first_chunk::<4>().copied().map(u32::from_be_bytes).unwrap_or_default();
                 self.route_cancel(io, process_id, secret);
                 self.end_session(io, id, None);
                 return false;
@@ -68,14 +68,7 @@ impl Shard {
                     .and_then(|()| read_start(&message, &self.config.auth.ignored_parameters));
                 match start {
                     Ok(start) => {
-                        if message.minor > 0 || message.protocol_options().next().is_some() {
-                            let out = io.output(session.socket);
-                            backend::write_negotiate_protocol_version(
-                                out,
-                                0,
-                                message.protocol_options().collect::<Vec<_>>().into_iter(),
-                            );
-                        }
+                        negotiate(&message, io.output(session.socket));
                         self.authenticate(io, id, start)
                     }
                     Err(failure) => {
@@ -94,12 +87,19 @@ impl Shard {
 
     /// The client is who it says: it gets its pool, and is told the server's parameters as soon as they are known.
     pub(super) fn settle_in(&mut self, io: &mut World<'_>, id: SessionId, start: Start) {
+        if let Some(session) = self.sessions.get_mut(id) {
+            session.secret.fit(start.secret_len);
+        }
         if config::CONSOLE_DATABASES.contains(&start.database.as_str()) {
             self.settle_console(io, id, start);
             return;
         }
         if self.levers.disabled.contains(&start.database) {
             self.end_session(io, id, Some(&Failure::DatabaseDisabled { database: start.database }));
+            return;
+        }
+        if matches!(start.replication, Replication::Wanted(..)) {
+            self.settle_replica(io, id, start);
             return;
         }
         let shards = u32::try_from(io.shard_count()).unwrap_or(1);
@@ -110,6 +110,7 @@ impl Shard {
                 return;
             }
         };
+        self.watch_catalog(pool_id);
         let Some(pool) = self.pools.get(pool_id.0 as usize) else { return };
         if pool.permit_state.fair == 0 {
             // a pool smaller than the number of shards lives on some of them only
@@ -117,24 +118,10 @@ impl Shard {
             self.hand_on(io, id, owner, start);
             return;
         }
-        let bound = pool.supply.bound;
-        let seat = match Seat::take(&self.board, bound) {
-            Ok(seat) => seat,
-            Err(whose) => {
-                let failure = self.seat_failure(pool_id, whose, &start);
-                self.end_session(io, id, Some(&failure));
-                return;
-            }
-        };
-        let (Some(pool), Some(session)) = (self.pools.get(pool_id.0 as usize), self.sessions.get_mut(id)) else {
+        if !self.take_seat(io, id, pool_id, &start) {
             return;
-        };
-        session.seat = Some(seat);
-        session.pool = pool_id;
-        session.user = start.user.into();
-        let settings = start.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
-        session.login_dress = Rc::new(Dress::from_startup(settings));
-        session.dress = Rc::clone(&session.login_dress);
+        }
+        let (Some(pool), Some(session)) = (self.pools.get(pool_id.0 as usize), self.sessions.get(id)) else { return };
         match pool.welcomes.get(&session.dress.fingerprint()) {
             // it has a connection of its own from the beginning, whose process id it is told
             _ if pool.settings.mode == config::PoolMode::Session => self.acquire(io, id),
@@ -144,6 +131,27 @@ impl Shard {
             }
             None => self.acquire(io, id),
         }
+    }
+
+    /// The client becomes one of its pool's, if it may; otherwise it is told why not.
+    pub(crate) fn take_seat(&mut self, io: &mut World<'_>, id: SessionId, pool_id: PoolId, start: &Start) -> bool {
+        let Some(bound) = self.pool(pool_id).map(|pool| pool.supply.bound) else { return false };
+        let seat = match Seat::take(&self.board, bound) {
+            Ok(seat) => seat,
+            Err(whose) => {
+                let failure = self.seat_failure(pool_id, whose, start);
+                self.end_session(io, id, Some(&failure));
+                return false;
+            }
+        };
+        let Some(session) = self.sessions.get_mut(id) else { return false };
+        session.seat = Some(seat);
+        session.pool = pool_id;
+        session.user = start.user.as_str().into();
+        let settings = start.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()));
+        session.login_dress = Rc::new(Dress::from_startup(settings));
+        session.dress = Rc::clone(&session.login_dress);
+        true
     }
 
     /// Who has no business with the console is not told that there is one.
@@ -208,19 +216,33 @@ impl Shard {
 
     fn welcome(&mut self, io: &mut World<'_>, id: SessionId, parameters: &crate::pool::Parameters) {
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let process_id = session.told.unwrap_or_else(|| cancel::process_id(io.shard(), id));
         session.phase = Phase::Ready;
         session.reading = reading(parameters);
+        self.write_welcome(io, id, parameters);
+        self.watch_client(io, id);
+    }
+
+    /// Tells a client that it is let in.
+    pub(crate) fn write_welcome(&mut self, io: &mut World<'_>, id: SessionId, parameters: &[Parameter]) {
+        let Some(session) = self.sessions.get(id) else { return };
+        let process_id = session.told.unwrap_or_else(|| cancel::process_id(io.shard(), id));
         let out = io.output(session.socket);
         backend::write_authentication_ok(out);
-        for (name, value) in parameters.iter() {
+        for (name, value) in parameters {
             backend::write_parameter_status(out, name, value);
         }
-        backend::write_backend_key_data(out, process_id, &session.secret.to_be_bytes());
+        backend::write_backend_key_data(out, process_id, session.secret.as_bytes());
         backend::write_ready_for_query(out, TransactionStatus::Idle);
         self.stats.logins += 1;
-        self.watch_client(io, id);
         self.ready.push_back(id);
+    }
+}
+
+/// A client that asks for a later version than there is, or for options that nobody knows here, is told what there is.
+fn negotiate(message: &StartupMessage<'_>, out: &mut BytesMut) {
+    let options: Vec<&[u8]> = message.protocol_options().collect();
+    if message.minor > MINOR_MAX || !options.is_empty() {
+        backend::write_negotiate_protocol_version(out, message.minor.min(MINOR_MAX), options.into_iter());
     }
 }
 
@@ -242,26 +264,32 @@ fn is_for_admin(config: &config::Config, message: &StartupMessage<'_>) -> bool {
 /// What a start-up packet asks for, or why that cannot be had.
 fn read_start(message: &StartupMessage<'_>, ignored: &[String]) -> Result<Start, Failure> {
     if message.major != 3 {
-        let what = format!("unsupported frontend protocol {}.{}: server supports 3.0", message.major, message.minor);
+        let what = format!(
+            "unsupported frontend protocol {}.{}: server supports 3.0 to 3.{MINOR_MAX}",
+            message.major, message.minor
+        );
         return Err(Failure::Unsupported { what });
     }
     let text = |name: &[u8]| message.parameter(name).map(|value| String::from_utf8_lossy(value).into_owned());
     let user = text(b"user").filter(|user| !user.is_empty()).ok_or_else(|| Failure::InvalidStartup {
         what: "no PostgreSQL user name specified in startup packet".to_owned(),
     })?;
-    if let Some(replication) =
-        text(b"replication").filter(|value| !matches!(value.as_str(), "off" | "false" | "no" | "0"))
-    {
-        return Err(Failure::Unsupported {
-            what: format!("replication connections are not supported (replication={replication})"),
-        });
-    }
+    let kind = message.parameter(b"replication").map_or(Ok(None), replication::wanted)?;
     let database = text(b"database").filter(|name| !name.is_empty()).unwrap_or_else(|| user.clone());
     let is_ignored = |name: &[u8]| ignored.iter().any(|other| other.as_bytes().eq_ignore_ascii_case(name));
-    let parameters = message.parameters().filter(|(name, _)| !is_ignored(name));
-    let mut settings = startup_settings(parameters).map_err(|switch| Failure::Unsupported {
-        what: format!("the start-up packet's options contain \"{switch}\"; only -c name=value is supported"),
-    })?;
+    let parameters = || message.parameters().filter(|(name, _)| !is_ignored(name));
+    let replication = kind.map_or(Replication::No, |kind| Replication::of(kind, parameters()));
+    let mut settings = match (startup_settings(parameters()), kind) {
+        (Ok(settings), _) => settings,
+        // PostgreSQL itself is told what they are
+        (Err(_), Some(_)) => Vec::new(),
+        (Err(switch), None) => {
+            return Err(Failure::Unsupported {
+                what: format!("the start-up packet's options contain \"{switch}\"; only -c name=value is supported"),
+            });
+        }
+    };
     settings.retain(|(name, _)| !is_ignored(name.as_bytes()));
-    Ok(Start { user, database, settings, shown: Credentials::None })
+    let secret_len = SecretLen::of_minor(message.minor);
+    Ok(Start { user, database, settings, shown: Credentials::None, secret_len, replication })
 }

@@ -12,6 +12,7 @@ use crate::admin::State;
 use crate::error::{Disposition, Failure};
 use crate::pipe::{Cancel, Flow, List, Owner, ServerId, Tail};
 use crate::server::CLIENT_HIGH_WATER;
+use crate::session::parting::Coming;
 use crate::session::{Barrier, Deallocating, Left, Phase, Pin, Place, Resetting, Session, SessionId, Skip, Unnamed};
 use crate::shard::{Shard, World};
 
@@ -155,7 +156,12 @@ impl Shard {
                 (Phase::Authenticating(_), _) => self.on_password_bytes(io, id),
                 (Phase::Console(_), _) => self.on_console_bytes(io, id),
                 (Phase::Welcoming | Phase::Leaving(_), _) => false,
-                (Phase::Ready, _) if self.levers.state == State::Suspended => false,
+                (Phase::Ready | Phase::Replicating(_), _) if self.levers.state == State::Suspended => false,
+                (Phase::Replicating(_), Place::Exclusive(server)) => {
+                    self.relay_to_server(io, id, server);
+                    false
+                }
+                (Phase::Replicating(_), _) => false,
                 (Phase::Ready, Place::Idle) => self.begin_request(io, id),
                 (Phase::Ready, Place::Exclusive(server)) => {
                     self.pass_on(io, id, server);
@@ -374,7 +380,7 @@ impl Shard {
     pub(crate) fn end_session(&mut self, io: &mut World<'_>, id: SessionId, failure: Option<&Failure>) {
         let Some(session) = self.sessions.get(id) else { return };
         let socket = session.socket;
-        if let Some(failure) = failure {
+        if let Some(failure) = failure.filter(|_| !self.is_within_message(id)) {
             failure.write(io.output(socket), Disposition::Close);
         }
         io.close_after_output(socket);
@@ -402,7 +408,7 @@ impl Shard {
             server.tail = Tail::Torn;
         }
         let parting = self.sessions.get(id).map_or(Parting::Cut, |session| match frame::head(&session.input) {
-            Ok(Some(head)) if head.tag == tag::TERMINATE => Parting::Goodbye,
+            Ok(Some(head)) if head.tag == tag::TERMINATE && session.coming != Coming::Unsaid => Parting::Goodbye,
             Ok(_) | Err(_) => Parting::Cut,
         });
         self.drop_session(io, id);
@@ -418,6 +424,10 @@ impl Shard {
 
     fn leave_exclusive(&mut self, io: &mut World<'_>, id: ServerId, parting: Parting) {
         let Some(server) = self.servers.get_mut(id) else { return };
+        if server.list == List::Relaying {
+            self.leave_relay(io, id);
+            return;
+        }
         server.holder = None;
         if server.list == List::Exclusive {
             if server.flow == Flow::Paused {

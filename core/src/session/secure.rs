@@ -70,7 +70,7 @@ impl Shard {
         };
         let Some(asked) = asked else {
             let code = if request == Request::Ssl { "1234.5679" } else { "1234.5680" };
-            let what = format!("unsupported frontend protocol {code}: server supports 3.0");
+            let what = format!("unsupported frontend protocol {code}: server supports 3.0 to 3.2");
             self.end_session(io, id, Some(&Failure::Unsupported { what }));
             return;
         };

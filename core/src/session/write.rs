@@ -18,7 +18,7 @@ use crate::error::Failure;
 use crate::listen::Hearing;
 use crate::pipe::{Before, Cancel, Flow, Mark, Server, ServerId, ServerUnnamed};
 use crate::pool::Pool;
-use crate::server::lose;
+use crate::server::{SERVER_HIGH_WATER, lose};
 use crate::session::hazard::{foreign, search_passing};
 use crate::session::request::{REQUEST_LEN_MAX, is_frontend};
 use crate::session::setting::Setting;
@@ -39,8 +39,6 @@ use prepare::PreparedCounts;
 use restore::Back;
 use soil::Promise;
 
-/// Unsent bytes of a server connection above which its session is not read from.
-const SERVER_HIGH_WATER: usize = 256 * 1024;
 /// Longest Parse that is kept. A longer one of the unnamed statement is passed on, and can be bound up to its Sync only.
 const PARSE_LEN_MAX: usize = 16 * 1024 * 1024;
 /// What became of a message.
@@ -257,6 +255,11 @@ pub(crate) fn write_shared(mut writer: Writer<'_>, out: &mut BytesMut, request: 
         rest = after;
     }
     Ok(writer.counts())
+}
+
+/// Whether a request is one simple Query.
+pub(crate) fn is_query(request: &[u8]) -> bool {
+    request.first() == Some(&tag::QUERY)
 }
 
 impl Writer<'_> {

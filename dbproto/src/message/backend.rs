@@ -143,6 +143,19 @@ pub fn backend_key_data(body: &[u8]) -> Result<(u32, &[u8]), MessageError> {
     Ok((u32::from_be_bytes(*process_id), secret))
 }
 
+/// Reads a NegotiateProtocolVersion: the minor version the backend speaks, and how many of our options it does not know.
+///
+/// # Errors
+/// When it is malformed, or names another protocol.
+pub fn negotiate_protocol_version(body: &[u8]) -> Result<(u16, u32), MessageError> {
+    let (version, rest) = body.split_first_chunk::<4>().ok_or(MessageError::Malformed)?;
+    let (count, _) = rest.split_first_chunk::<4>().ok_or(MessageError::Malformed)?;
+    match *version {
+        [0, 3, high, low] => Ok((u16::from_be_bytes([high, low]), u32::from_be_bytes(*count))),
+        _ => Err(MessageError::Malformed),
+    }
+}
+
 /// A NotificationResponse.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Notification<'a> {
@@ -240,12 +253,12 @@ pub fn write_ready_for_query(out: &mut BytesMut, status: TransactionStatus) {
 /// Appends a NegotiateProtocolVersion: the newest minor version spoken and the options not known.
 pub fn write_negotiate_protocol_version<'a>(
     out: &mut BytesMut,
-    minor: u32,
+    minor: u16,
     options: impl Iterator<Item = &'a [u8]> + Clone,
 ) {
     write_short(out, b'v', |out| {
         // the whole version, as PostgreSQL sends it and libpq reads it, although the manual speaks of the minor one only
-        out.put_u32((3 << 16) | minor);
+        out.put_u32((3 << 16) | u32::from(minor));
         out.put_u32(u32::try_from(options.clone().count()).unwrap_or(u32::MAX));
         for option in options {
             put_cstr(out, option);
@@ -289,6 +302,15 @@ mod tests {
         assert!(backend_key_data(&[0, 0, 0, 1]).is_err());
         assert_eq!(backend_key_data(&[0, 0, 0, 1, 9, 9, 9, 9]), Ok((1, &[9, 9, 9, 9][..])));
         assert!(backend_key_data(&[0; 261]).is_err());
+    }
+
+    #[test]
+    fn a_negotiated_version_comes_back_as_written_and_another_protocol_is_refused() {
+        let mut out = BytesMut::new();
+        write_negotiate_protocol_version(&mut out, 2, [&b"_pq_.x"[..]].into_iter());
+        assert_eq!(negotiate_protocol_version(out.get(5..).unwrap()), Ok((2, 1)));
+        assert!(negotiate_protocol_version(&[0, 0, 0, 2, 0, 0, 0, 0]).is_err());
+        assert!(negotiate_protocol_version(&[0, 3, 0, 0, 0, 0]).is_err());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Bytes of a socket with TLS, on their way from the ring to the reactor.
 
-use super::{Hears, close};
+use super::{Hears, finished};
 use crate::reactor::{Closed, Event, Io as _, SocketId};
 use crate::socket::Life;
 use crate::tls::{End, Heard};
@@ -26,7 +26,7 @@ pub(super) fn on_bytes<M>(reactor: &mut impl Hears<M>, io: &mut RingIo<M>, id: S
     io.plain = plain;
     match end {
         None => {}
-        Some(End::PeerClosed) => close(reactor, io, id, Closed::Eof),
+        Some(End::PeerClosed) => finished(reactor, io, id),
         Some(End::Broken(error)) => {
             let told = !listens(io, id);
             // the alert still goes out

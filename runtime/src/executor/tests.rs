@@ -45,6 +45,7 @@ impl Reactor for Echo {
                 }
             }
             Event::Drained { socket, .. } => io.resume(socket),
+            Event::Finished { socket, .. } => io.close_after_output(socket),
             Event::Connected { .. } | Event::Closed { .. } | Event::Detached { .. } | Event::Secured { .. } => {}
         }
     }
@@ -144,6 +145,7 @@ impl Reactor for Wanderer {
                     Err(message) => self.on_message(io, to, message),
                 }
             }
+            Event::Finished { socket, .. } => io.close(socket),
             Event::Drained { .. } | Event::Connected { .. } | Event::Closed { .. } | Event::Secured { .. } => {}
         }
     }

@@ -26,7 +26,11 @@ use wire::{Case, Door, play};
 const EXCEPTIONS: &[(&str, &str, &str)] = &[
     ("A13", "FATAL:0A000 closed", "a client of protocol 2 is told in the form of protocol 3: nobody speaks 2 any more"),
     ("A18 unknown switch", "FATAL:0A000 closed", "of `options`, -c is understood and everything else refused by name"),
-    ("A19", "FATAL:0A000 closed", "replication connections are refused"),
+    (
+        "A15",
+        "Z\"I\" T D\"\\x00\\x01\\x00\\x00\\x00\\x0215\" C\"SELECT 1\\x00\" Z\"I\" open",
+        "a client gets the 3.2 it asks for, as from PostgreSQL 18; releases before that speak 3.0 only",
+    ),
     ("P12", "R10 FATAL:refused closed", "a nonce of no length is no nonce"),
     (
         "P no response",

@@ -7,7 +7,8 @@ fn rules(text: &str) -> Rules {
 }
 
 fn judge(rules: &Rules, origin: Origin, user: &str, database: &str) -> &'static str {
-    rules.judge(&Visitor { user, database, origin }).map_or("-", |row| row.method.name())
+    let visitor = Visitor { user, database, purpose: Purpose::Database, origin };
+    rules.judge(&visitor).map_or("-", |row| row.method.name())
 }
 
 fn refused(line: &str) -> String {
@@ -110,11 +111,36 @@ fn rows_that_make_no_sense_are_refused_in_words() {
 
 #[test]
 fn somebody_without_a_row_is_named_as_postgres_does() {
-    let visitor = |origin| Visitor { user: "ann", database: "app", origin }.to_string();
+    let purpose = Purpose::Database;
+    let visitor = |origin| Visitor { user: "ann", database: "app", purpose, origin }.to_string();
     assert_eq!(visitor(Origin::Local), "host \"[local]\", user \"ann\", database \"app\", no encryption");
     assert_eq!(visitor(plain("::1")), "host \"::1\", user \"ann\", database \"app\", no encryption");
     let tls = Origin::Tls("10.0.0.1".parse().unwrap());
     assert_eq!(visitor(tls), "host \"10.0.0.1\", user \"ann\", database \"app\", SSL encryption");
+    let replica = Visitor { user: "ann", database: "app", purpose: Purpose::Replication, origin: tls };
+    let words = "replication connection from host \"10.0.0.1\", user \"ann\", SSL encryption";
+    assert_eq!(replica.to_string(), words);
+}
+
+#[test]
+fn physical_replication_is_of_no_database_and_logical_replication_is_of_its_own() {
+    let rules = rules(
+        "host all mallory 0.0.0.0/0 reject\n\
+         host replication,app ann 10.0.0.0/8 trust\n\
+         host \"replication\" all 0.0.0.0/0 md5\n\
+         host /rep,sameuser all 0.0.0.0/0 password",
+    );
+    let judge = |user, database, purpose| {
+        let visitor = Visitor { user, database, purpose, origin: plain("10.1.2.3") };
+        rules.judge(&visitor).map_or("-", |row| row.method.name())
+    };
+    assert_eq!(judge("ann", "app", Purpose::Replication), "trust");
+    assert_eq!(judge("ann", "app", Purpose::Database), "trust");
+    assert_eq!(judge("ann", "replication", Purpose::Database), "md5");
+    // neither all nor a pattern nor the user's name means it
+    for (user, database) in [("mallory", "app"), ("eve", "replication"), ("eve", "eve")] {
+        assert_eq!(judge(user, database, Purpose::Replication), "-", "{user}");
+    }
 }
 
 #[test]

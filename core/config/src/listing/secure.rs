@@ -34,6 +34,7 @@ pub(super) fn server(out: &mut Vec<Entry>, of: &str, tls: &ServerTls) {
     file(out, &key("tls_certificate"), tls.identity.as_ref().map(|(certificate, _)| certificate));
     file(out, &key("tls_key"), tls.identity.as_ref().map(|(_, key)| key));
     optional(out, &key("require_auth"), tls.require_auth.as_ref().map(ProofList::as_str));
+    out.push(entry(&key("protocol"), tls.protocol.name()));
 }
 
 pub(super) fn auth(out: &mut Vec<Entry>, auth: &Auth) {

@@ -69,6 +69,7 @@ pub(super) fn over(reader: &mut Reader<'_>, table: &Table<'_>, default: &ServerT
         crl: crl.or_else(|| default.crl.clone()),
         identity: certificate.zip(key).or_else(|| default.identity.clone()),
         require_auth: require_auth.or_else(|| default.require_auth.clone()),
+        protocol: reader.read(table, "protocol", value::server_protocol).unwrap_or(default.protocol),
     };
     if table.find("tls_crl").is_some() && tls.ca.is_none() && table.find("tls_ca").is_none() {
         reader.tell(table.place("tls_crl"), "tls_crl has no meaning without tls_ca".to_owned());

@@ -6,6 +6,7 @@ use super::{CONSOLE, Facts, host_of, wall_clock};
 use crate::admin::survey::{ClientRow, ClientState, Ends, ServerRow, Stale};
 use crate::admin::table::Row;
 use crate::pipe::{Cancel, List, Soil};
+use crate::replication::Kind;
 use crate::session::Pin;
 
 /// Which sockets are shown.
@@ -146,7 +147,7 @@ fn client_row(client: &ClientRow) -> Row {
         .text("C")
         .text(&*client.key.1)
         .text(database)
-        .text("none")
+        .text(client.replication.map_or("none", Kind::name))
         .text(state)
         .text(addr)
         .int(port)
@@ -172,7 +173,7 @@ fn server_row(server: &ServerRow) -> Row {
         .text("S")
         .text(&*server.server_user)
         .text(&*server.key.0)
-        .text("none")
+        .text(server.replication.map_or("none", Kind::name))
         .text(state_of(server).unwrap_or_default())
         .text(addr)
         .int(port)
@@ -197,7 +198,7 @@ fn state_of(server: &ServerRow) -> Option<&'static str> {
         _ if server.cancel == Cancel::UnderWay && server.owed == 0 => Some("being_canceled"),
         List::Connecting => Some("new"),
         List::Idle | List::Leaving(_) => Some("idle"),
-        List::Shared | List::Draining | List::Exclusive => Some("active"),
+        List::Shared | List::Draining | List::Exclusive | List::Relaying => Some("active"),
         List::Working => Some("tested"),
         List::Closing => None,
     }
@@ -212,6 +213,7 @@ fn list_name(list: List) -> &'static str {
         List::Draining => "draining",
         List::Exclusive => "exclusive",
         List::Working => "working",
+        List::Relaying => "relaying",
         List::Leaving(_) => "leaving",
         List::Closing => "closing",
     }
