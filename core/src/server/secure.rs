@@ -120,8 +120,10 @@ impl Shard {
                     relay.write_startup(io.output(server.socket), pool.minor, &pool.target);
                     return;
                 }
-                let parameters: [(&[u8], &[u8]); 2] =
-                    [(b"user", pool.target.user.as_bytes()), (b"database", pool.target.database.as_bytes())];
+                let mut parameters: Vec<(&[u8], &[u8])> =
+                    vec![(b"user", pool.target.user.as_bytes()), (b"database", pool.target.database.as_bytes())];
+                let settings = pool.target.settings.iter();
+                parameters.extend(settings.map(|(name, value)| (name.as_bytes(), value.as_bytes())));
                 startup::write_startup_of(io.output(server.socket), pool.minor, &parameters);
             }
             Hop::Handshaking(_) => {}
