@@ -25,6 +25,7 @@ mod share;
 mod slab;
 mod statement;
 mod stock;
+mod tally;
 mod throttle;
 mod tls;
 mod verdict;

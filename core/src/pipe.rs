@@ -28,6 +28,7 @@ use crate::session::login::reading;
 use crate::session::{Reading, SessionId};
 use crate::slab::Key;
 use crate::statement::{PreparedSet, StatementId};
+use crate::tally::Tag;
 
 /// Names a server connection on its shard.
 pub(crate) type ServerId = Key<Server>;
@@ -65,6 +66,8 @@ pub(crate) enum Mark {
     Probe,
     /// Our Close of a statement for which there was no room.
     Evict(StatementId),
+    /// A client's statement that runs; where it is counted.
+    Counted(Tag),
 }
 
 impl Mark {
@@ -81,6 +84,30 @@ impl Mark {
             Self::Dress => 8 << 28,
             Self::Probe => 9 << 28,
             Self::Evict(id) => (10 << 28) | (id & MARK_ID_MASK),
+            Self::Counted(tag) => (11 << 28) | tag.bits(),
+        }
+    }
+
+    /// Of a statement that runs.
+    pub(crate) fn counted(tag: Tag) -> u32 {
+        if tag == Tag::NONE { Self::None } else { Self::Counted(tag) }.encode()
+    }
+
+    /// Where what is owed is counted, if it is.
+    pub(crate) const fn tag_of(owed: Owed) -> Tag {
+        match Self::of(owed) {
+            Self::Counted(tag) => tag,
+            Self::None
+            | Self::ClientParse(_)
+            | Self::OwnParse(_)
+            | Self::SyntheticParse(_)
+            | Self::SyntheticClose
+            | Self::UnnamedParse
+            | Self::OwnUnnamed
+            | Self::Clean
+            | Self::Dress
+            | Self::Probe
+            | Self::Evict(_) => Tag::NONE,
         }
     }
 
@@ -97,6 +124,7 @@ impl Mark {
             8 => Self::Dress,
             9 => Self::Probe,
             10 => Self::Evict(id),
+            11 => Self::Counted(Tag::of(id)),
             _ => Self::None,
         }
     }

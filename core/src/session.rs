@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use dbproto::auth::Credentials;
@@ -26,6 +26,7 @@ use crate::session::setting::Setting;
 use crate::shard::Admission;
 use crate::slab::Key;
 use crate::statement::Statement;
+use crate::tally::Account;
 
 mod admit;
 mod hazard;
@@ -241,6 +242,8 @@ pub(crate) enum Weight {
 pub(crate) struct Shareable {
     pub(crate) len: usize,
     pub(crate) kind: u64,
+    /// Of its text; see [`crate::tally`].
+    pub(crate) fingerprint: u64,
     pub(crate) weight: Weight,
     /// The state of the catalog it was proven by.
     pub(crate) catalog_state: u64,
@@ -298,6 +301,8 @@ pub(crate) struct Session {
     pub(crate) shareable: Option<Shareable>,
     /// The kind of the request that runs, for [`crate::pace`]; 0 for none.
     pub(crate) kind: u64,
+    /// What is counted by statement.
+    pub(crate) account: Account,
     /// How its statements read.
     pub(crate) reading: Reading,
     pub(crate) skip: Skip,
@@ -318,6 +323,11 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// Its request has waited so long for a server connection.
+    pub(crate) fn note_wait(&mut self, waited: Duration) {
+        self.account.waited_us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+    }
+
     /// A client that has just connected.
     pub(crate) fn accepted(socket: SocketId, secret: u32, peer: Option<IpAddr>, now: Instant) -> Self {
         Self {
@@ -351,6 +361,7 @@ impl Session {
             settings_done: 0,
             shareable: None,
             kind: 0,
+            account: Account::default(),
             reading: Reading::Unusual,
             skip: Skip::No,
             input: BytesMut::new(),

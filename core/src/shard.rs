@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use config::Config;
 use crossbeam::channel::Sender;
 use runtime::{Event, Expectation, Io, Reactor, ShardId, Tls};
-use stats::{PoolStats, ShardStats};
+use stats::ShardStats;
 
 use crate::admin::{Levers, Order, Record, Withdrawal};
 use crate::bound::LineId;
@@ -31,6 +31,8 @@ use crate::session::secure::Transport;
 use crate::session::{Phase, Place, Session, SessionId, Start};
 use crate::slab::{Key, Slab, TokenKind};
 use crate::statement::Interner;
+use crate::stock::Stock;
+use crate::tally::Tallies;
 use crate::tls::TlsState;
 
 mod board;
@@ -96,7 +98,7 @@ pub(crate) enum Message {
     /// What the desk wants; see [`crate::admin`].
     Admin(Box<Order>),
     /// Tell what has been counted.
-    Snapshot(Sender<(ShardStats, Vec<PoolStats>)>),
+    Snapshot(Sender<Stock>),
 }
 
 // what crosses is moved several times: the larger parts of messages are boxed
@@ -117,6 +119,8 @@ pub(crate) struct Shard {
     pub(crate) interner: Interner,
     /// How long requests of each kind take.
     pub(crate) paces: Paces,
+    /// What is counted by statement.
+    pub(crate) tallies: Tallies,
     /// Catalogs, for pools that are still to open.
     pub(crate) news: HashMap<DatabaseKey, News>,
     /// Sessions that may be able to go on.
@@ -150,7 +154,6 @@ impl Shard {
     pub(crate) fn new(config: Arc<Config>, board: Arc<Board>, core: u16, listeners: Vec<Listener>) -> Self {
         let (listeners, is_unix) = listeners.into_iter().unzip();
         Self {
-            config,
             tls: Arc::clone(&board.tls),
             board,
             sessions: Slab::default(),
@@ -160,6 +163,7 @@ impl Shard {
             pool_index: HashMap::new(),
             interner: Interner::default(),
             paces: Paces::default(),
+            tallies: Tallies::new(config.stats.statements),
             news: HashMap::new(),
             ready: VecDeque::new(),
             done_with: VecDeque::new(),
@@ -173,6 +177,7 @@ impl Shard {
             levers: Arc::default(),
             serials: 0,
             next_tick: None,
+            config,
             listeners,
             is_unix,
         }
@@ -485,7 +490,7 @@ impl Reactor for Shard {
             Message::Admin(order) => self.on_order(io, *order),
             Message::Snapshot(reply) => {
                 // the asker may have given up
-                let _sent: Result<(), _> = reply.send(self.take_stock());
+                let _sent: Result<(), _> = reply.send(self.take_full_stock());
             }
         }
         self.run_ready(io);

@@ -62,7 +62,8 @@ impl Shard {
             // only there is what it has left; but not for ever: once it is known what that is, the session can share again
             return weight == Weight::Light && self.ask_at_home(io, id);
         }
-        session.shareable = Some(Shareable { len, kind, weight, catalog_state: pool.catalog_state() });
+        session.shareable =
+            Some(Shareable { len, kind, fingerprint: verdict.kind, weight, catalog_state: pool.catalog_state() });
         self.try_share(io, id)
     }
 
@@ -148,7 +149,7 @@ impl Shard {
             self.hurry(io);
             self.watch_server(io, server_id);
         }
-        let Self { sessions, servers, interner, pools, stats, .. } = self;
+        let Self { sessions, servers, interner, pools, stats, tallies, .. } = self;
         let (Some(session), Some(server)) = (sessions.get_mut(id), servers.get_mut(server_id)) else { return false };
         let (Some(pool), Some(shareable)) = (pools.get_mut(server.pool.0 as usize), session.shareable) else {
             return false;
@@ -161,7 +162,9 @@ impl Shard {
         let out = io.output(server.socket);
         let before = out.len();
         let request = input.get(..shareable.len).unwrap_or_default();
-        let written = write_shared(Writer::new(session, server, interner, pool), out, request);
+        let waited = now.saturating_duration_since(session.waiting_since);
+        session.note_wait(waited);
+        let written = write_shared(Writer::new(session, server, interner, (pool, tallies)), out, request);
         let len = out.len().saturating_sub(before);
         session.input = input;
         session.kind = shareable.kind;
@@ -177,7 +180,6 @@ impl Shard {
             pool.stats.requests_exclusive += 1;
         }
         pool.stats.bytes_to_server += len as u64;
-        let waited = now.saturating_duration_since(session.waiting_since);
         pool.note_wait(waited);
         match written {
             Ok(counts) => {

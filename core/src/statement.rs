@@ -11,9 +11,11 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use dbproto::sql::Backslash;
+use dbproto::sql::{Backslash, fingerprint};
 
 use crate::catalog::Catalog;
+use crate::pool::PoolId;
+use crate::tally::{Tag, Tallies, Text};
 use crate::verdict::{Verdict, judge};
 
 /// What identifies a prepared statement.
@@ -39,6 +41,10 @@ pub(crate) struct Statement {
     pub(crate) source: Arc<StatementSource>,
     /// The last verdict, and the catalog it was found by.
     verdict: Cell<Option<(u64, Verdict)>>,
+    /// Of its text, once it is known; see [`crate::tally`].
+    fingerprint: Cell<u64>,
+    /// Where it was counted last.
+    tag: Cell<Tag>,
 }
 
 /// What begins every name we give to a statement on a server. A client's own unknown name that begins so is altered
@@ -49,6 +55,20 @@ impl Statement {
     /// The name on server connections.
     pub(crate) fn name(&self) -> StatementName {
         StatementName::new(self.id)
+    }
+
+    /// Where it is counted; nothing is searched for as long as that does not change.
+    pub(crate) fn tag(&self, tallies: &mut Tallies, pool: PoolId, backslash: Backslash) -> Tag {
+        let known = self.tag.get();
+        if !tallies.is_on() || (known != Tag::NONE && tallies.touch(pool, known)) {
+            return known;
+        }
+        if self.fingerprint.get() == 0 {
+            self.fingerprint.set(fingerprint(&self.source.text, backslash));
+        }
+        let text = Text { text: &self.source.text, backslash, fingerprint: self.fingerprint.get() };
+        self.tag.set(tallies.tag(pool, &text));
+        self.tag.get()
     }
 
     /// What this catalog says of its text, as a session reads it that reads as usual.
@@ -157,7 +177,13 @@ impl Interner {
             }
         }
         self.bytes += len;
-        let statement = Rc::new(Statement { id: self.last_id, source: Arc::clone(&source), verdict: Cell::new(None) });
+        let statement = Rc::new(Statement {
+            id: self.last_id,
+            source: Arc::clone(&source),
+            verdict: Cell::new(None),
+            fingerprint: Cell::new(0),
+            tag: Cell::new(Tag::NONE),
+        });
         self.by_source.insert(source, Rc::clone(&statement));
         statement
     }

@@ -119,6 +119,7 @@ impl Config {
         overrides(&mut out, "pool", &PoolOverrides::from(self.pool));
         secure::server(&mut out, "server", &self.server);
         optional(&mut out, "stats.socket", self.stats.socket.as_ref().map(|path| path.display()));
+        out.push(entry("stats.statements", self.stats.statements));
         out.push(entry("log.level", self.log.level.name()));
         out.push(entry("admin.admin_users", list(&self.admin.admin_users)));
         out.push(entry("admin.stats_users", list(&self.admin.stats_users)));

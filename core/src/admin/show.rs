@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use config::{Config, Database};
 use runtime::Address;
-use stats::PoolStats;
+use stats::{PoolStats, StatementStats};
 
 use crate::admin::column::TOTALS_NAMES;
 use crate::admin::command::Show;
@@ -16,6 +16,7 @@ use crate::admin::{CONSOLE_VERSION, Levers, State, reload};
 use crate::pool::permit::PoolKey;
 
 mod connection;
+mod statement;
 
 use connection::Which;
 
@@ -30,6 +31,7 @@ pub(super) struct Facts<'a> {
     pub(super) counts: Vec<Count>,
     pub(super) clients: Vec<ClientRow>,
     pub(super) servers: Vec<ServerRow>,
+    pub(super) statements: Vec<StatementStats>,
     /// Since when averages are.
     pub(super) before: &'a Sample,
     /// Commands of consoles so far.
@@ -115,6 +117,7 @@ impl Facts<'_> {
             Show::Fds => self.descriptors(),
             Show::Pipes => self.pipes(),
             Show::Pins => self.pins(),
+            Show::Statements => self.statement_rows(),
             Show::Pools => self.pools(),
             Show::Databases => self.databases(),
             Show::Users => self.users(),
@@ -490,6 +493,7 @@ mod tests {
             counts: Vec::new(),
             clients: Vec::new(),
             servers: Vec::new(),
+            statements: Vec::new(),
             before: &before,
             commands: 3,
         };

@@ -184,6 +184,7 @@ impl Shard {
         server.timed_out = None;
         session.place = Place::Exclusive(id);
         let waited = io.now().saturating_duration_since(session.waiting_since);
+        session.note_wait(waited);
         let welcoming = matches!(session.phase, Phase::Welcoming);
         if let Some(pool) = self.pools.get_mut(server.pool.0 as usize) {
             pool.note_wait(waited);

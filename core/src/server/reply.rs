@@ -23,6 +23,9 @@ use crate::session::setting::Setting;
 use crate::session::{Deallocating, Left, Naming, Pin, Resetting, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
 use crate::statement::{Interner, NAME_PREFIX};
+use crate::tally::{Ending, Tag, Tallies};
+
+mod count;
 
 /// Messages longer than this are passed on while they arrive.
 const WHOLE_LEN_MAX: usize = 16 * 1024;
@@ -135,16 +138,6 @@ impl Shard {
         at
     }
 
-    /// Counts how long the requests took that have ended with what was read just now.
-    pub(super) fn settle_times(&mut self, now: Instant, id: ServerId) {
-        if let Some((count, us)) = self.paces.settle(now)
-            && let Some(pool) = self.servers.get(id).and_then(|server| self.pools.get_mut(server.pool.0 as usize))
-        {
-            pool.stats.server_time.record_many_us(us, count);
-            pool.stats.query_us = pool.stats.query_us.saturating_add(us.saturating_mul(count));
-        }
-    }
-
     fn deliver(&mut self, io: &mut World<'_>, run: &Run, bytes: Option<&[u8]>) {
         if let (Some(session), Some(bytes)) = (run.to.and_then(|id| self.sessions.get(id)), bytes)
             && !bytes.is_empty()
@@ -201,14 +194,14 @@ impl Shard {
     }
 
     fn place_message(&mut self, now: Instant, id: ServerId, head: FrameHead, body: &[u8]) -> Result<Placed, String> {
-        let Self { servers, sessions, pools, paces, interner, .. } = self;
+        let Self { servers, sessions, pools, paces, interner, tallies, .. } = self;
         let Some(server) = servers.get_mut(id) else { return Err(String::new()) };
         let outcome =
             server.pipeline.handle_backend(head.tag, body.first().copied()).map_err(|error| error.to_string())?;
         let to = server.head_session();
         let Some(pool) = pools.get_mut(server.pool.0 as usize) else { return Err(String::new()) };
         let session = to.and_then(|id| sessions.get_mut(id));
-        let mut reply = Reply { server, session, to, pool, paces, interner };
+        let mut reply = Reply { server, session, to, pool, paces, interner, tallies };
         let placed = match outcome {
             Outcome::Asynchronous => reply.asynchronous(head.tag, body),
             Outcome::Part(audience) => reply.part(audience, head.tag, body),
@@ -276,6 +269,7 @@ struct Reply<'a> {
     pool: &'a mut Pool,
     paces: &'a mut Paces,
     interner: &'a mut Interner,
+    tallies: &'a mut Tallies,
 }
 
 impl Reply<'_> {
@@ -324,6 +318,8 @@ impl Reply<'_> {
 
     fn part(&mut self, audience: Audience, tag: u8, body: &[u8]) -> Placed {
         if tag == b'C' && audience == Audience::Client {
+            let head = self.server.pipeline.head();
+            self.count_rows(head.map_or(Tag::NONE, Mark::tag_of), body);
             self.command_tag(body);
         } else if tag == b'C' && body == b"DISCARD ALL\0" {
             self.server.forget_everything();
@@ -340,9 +336,12 @@ impl Reply<'_> {
 
     fn complete(&mut self, owed: Owed, tag: u8, body: &[u8]) -> Placed {
         if tag == b'C' && owed.audience == Audience::Client {
+            self.count_rows(Mark::tag_of(owed), body);
             self.command_tag(body);
         }
         match Mark::of(owed) {
+            // a portal that is suspended has not ended
+            Mark::Counted(at) if tag != b's' => self.count_call(at, Ending::Well),
             Mark::ClientParse(id) => {
                 self.server.prepared.on_parsed(id);
                 if let Some(session) = self.session.as_deref_mut() {
@@ -358,7 +357,8 @@ impl Reply<'_> {
             | Mark::OwnUnnamed
             | Mark::Clean
             | Mark::Dress
-            | Mark::Probe => {}
+            | Mark::Probe
+            | Mark::Counted(_) => {}
         }
         self.for_audience(owed.audience)
     }
@@ -372,6 +372,7 @@ impl Reply<'_> {
             return Placed::NOWHERE;
         }
         let mark = Mark::of(owed);
+        self.count_error(owed);
         if matches!(mark, Mark::Clean | Mark::Dress | Mark::Probe) {
             let text = |code| String::from_utf8_lossy(fields.get(code).unwrap_or_default()).into_owned();
             let failure = WorkFailure { during: mark, sqlstate: text(b'C'), message: text(b'M') };
@@ -442,7 +443,8 @@ impl Reply<'_> {
                 .note_any(shared.as_ref().map_or(took, |request| now.saturating_duration_since(request.written_at)));
             self.note_transaction(status, began, now);
             let kind = self.session.as_deref_mut().map_or(0, |session| std::mem::take(&mut session.kind));
-            self.paces.on_end(kind, reply_len, began);
+            let tag = self.count_ready(owed);
+            self.paces.on_end(kind, tag, reply_len, began);
         }
         if self.server.catalog_touched && status == TransactionStatus::Idle {
             self.server.catalog_touched = false;
@@ -460,18 +462,6 @@ impl Reply<'_> {
     fn refuse_transaction(&self, owed: Owed) -> Option<BytesMut> {
         let open = self.server.status != TransactionStatus::Idle && owed.audience == Audience::Client;
         (open && self.pool.settings.mode == config::PoolMode::Statement).then(refusal)
-    }
-
-    /// A request that began then is done: its transaction has ended, or goes on.
-    fn note_transaction(&mut self, status: TransactionStatus, began: Instant, now: Instant) {
-        if status != TransactionStatus::Idle {
-            self.server.block_since.get_or_insert(began);
-            return;
-        }
-        let took = now.saturating_duration_since(self.server.block_since.take().unwrap_or(began));
-        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.pool.stats.transactions += 1;
-        self.pool.stats.xact_us = self.pool.stats.xact_us.saturating_add(us);
     }
 
     /// A request that changed settings is done: they are the session's from now on.
@@ -574,7 +564,13 @@ pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owe
         Mark::ClientParse(id) | Mark::OwnParse(id) => server.prepared.on_parse_lost(id),
         Mark::Evict(id) => server.prepared.on_evict_lost(id),
         Mark::OwnUnnamed | Mark::UnnamedParse => server.unnamed = ServerUnnamed::Unknown,
-        Mark::None | Mark::SyntheticParse(_) | Mark::SyntheticClose | Mark::Clean | Mark::Dress | Mark::Probe => {}
+        Mark::None
+        | Mark::SyntheticParse(_)
+        | Mark::SyntheticClose
+        | Mark::Clean
+        | Mark::Dress
+        | Mark::Probe
+        | Mark::Counted(_) => {}
     }
     let Some(session) = session else { return };
     match mark {
@@ -590,6 +586,7 @@ pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owe
         | Mark::Clean
         | Mark::Dress
         | Mark::Probe
-        | Mark::Evict(_) => {}
+        | Mark::Evict(_)
+        | Mark::Counted(_) => {}
     }
 }

@@ -24,9 +24,11 @@ use crate::session::setting::Setting;
 use crate::session::{Barrier, Change, Left, Naming, Pin, Reading, Resetting, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
 use crate::statement::{Interner, Preparation, Statement, StatementSource};
-use crate::verdict::judge;
+use crate::tally::Tallies;
+use crate::verdict::{Verdict, judge};
 use dbproto::sql::Backslash;
 
+mod count;
 mod long;
 mod naming;
 mod prepare;
@@ -87,7 +89,7 @@ impl Shard {
         server_id: ServerId,
         input: &mut BytesMut,
     ) -> Result<(), Option<Failure>> {
-        let Self { sessions, servers, interner, pools, stats, .. } = self;
+        let Self { sessions, servers, interner, pools, stats, tallies, .. } = self;
         let (Some(session), Some(server)) = (sessions.get_mut(id), servers.get_mut(server_id)) else {
             return Ok(());
         };
@@ -95,7 +97,7 @@ impl Shard {
         let worked = if server.pipeline.is_empty() { Before::Idle } else { Before::Busy };
         let Some(pool) = pools.get_mut(server.pool.0 as usize) else { return Ok(()) };
         let statement_mode = pool.settings.mode == config::PoolMode::Statement;
-        let mut writer = Writer::new(session, server, interner, pool);
+        let mut writer = Writer::new(session, server, interner, (pool, tallies));
         while !input.is_empty() && writer.session.barrier == Barrier::Open && writer.server.cancel == Cancel::None {
             let out = io.output(writer.server.socket);
             if writer.session.stream_left > 0 {
@@ -174,6 +176,7 @@ pub(crate) struct Writer<'a> {
     session: &'a mut Session,
     server: &'a mut Server,
     interner: &'a mut Interner,
+    tallies: &'a mut Tallies,
     /// Statements the connection may have prepared.
     limit: usize,
     /// What texts are judged by; none where nothing can be concluded.
@@ -215,7 +218,7 @@ impl<'a> Writer<'a> {
         session: &'a mut Session,
         server: &'a mut Server,
         interner: &'a mut Interner,
-        pool: &'a Pool,
+        (pool, tallies): (&'a Pool, &'a mut Tallies),
     ) -> Self {
         let usual = session.reading == Reading::Usual && session.pin == Pin::No && session.home.is_none();
         let catalog = pool.catalog().filter(|_| usual);
@@ -224,6 +227,7 @@ impl<'a> Writer<'a> {
             session,
             server,
             interner,
+            tallies,
             limit,
             catalog,
             catalog_state: pool.catalog_state(),
@@ -292,6 +296,7 @@ impl Writer<'_> {
                 self.note_soil(Soil::Unknown);
                 self.session.tail = Some(Vec::new());
                 search_passing(self.session, input);
+                self.count_bound(self.tallies.rest());
             }
             self.verbatim(head.tag);
             return Ok(self.stream(out, head, input));
@@ -358,11 +363,12 @@ impl Writer<'_> {
         true
     }
 
-    /// What running this text leaves on the connection.
-    fn soil(&mut self, text: &[u8]) {
-        let soil = self.catalog.map_or(Soil::Unknown, |catalog| judge(text, Backslash::Literal, catalog).soil);
-        self.note_soil(soil);
-        self.note_hazards(text, soil);
+    /// What running this text leaves on the connection; gives its kind.
+    fn soil(&mut self, text: &[u8]) -> u64 {
+        let verdict = self.catalog.map_or(Verdict::UNKNOWN, |catalog| judge(text, Backslash::Literal, catalog));
+        self.note_soil(verdict.soil);
+        self.note_hazards(text, verdict.soil);
+        verdict.kind
     }
 
     /// What has been written leaves this on the connection.
@@ -395,6 +401,7 @@ impl Writer<'_> {
     fn verbatim(&mut self, tag: u8) {
         if tag == tag::FUNCTION_CALL {
             self.note_soil(Soil::Unknown);
+            self.count_bound(self.tallies.rest());
         }
         let expect = match tag {
             tag::QUERY => {
@@ -409,7 +416,8 @@ impl Writer<'_> {
             tag::COPY_DONE | tag::COPY_FAIL => Expect::CopyEnd,
             _ => return,
         };
-        self.push(Owed::client(expect));
+        let mark = self.count_sent(expect);
+        self.push(Owed::client(expect).marked(mark));
     }
 
     fn parse(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
@@ -472,6 +480,7 @@ impl Writer<'_> {
         if bind.statement.is_empty() {
             self.restore_unnamed(out)?;
             self.soil_of_unnamed();
+            self.count_unnamed();
             self.push(Owed::client(Expect::Bind));
             out.extend_from_slice(message.bytes);
             return Ok(());
@@ -480,6 +489,7 @@ impl Writer<'_> {
             Some(statement) => {
                 self.prepare(out, &statement)?;
                 self.soil_of(&statement);
+                self.count_statement(&statement);
                 frontend::write_bind(out, bind.portal, statement.name().as_bytes(), bind.rest)?;
             }
             None => frontend::write_bind(out, bind.portal, &foreign(bind.statement), bind.rest)?,
@@ -530,19 +540,26 @@ impl Writer<'_> {
 
     fn query(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
         if self.judged == Judged::Before {
+            let kind = self.session.shareable.map_or(0, |request| request.fingerprint);
+            self.count_text(query_text(message.body)?, kind);
             self.verbatim(tag::QUERY);
             out.extend_from_slice(message.bytes);
             return Ok(());
         }
         let text = query_text(message.body)?;
-        if names_statements(text) && self.naming_query(out, text)? {
-            return Ok(());
+        if names_statements(text) {
+            self.count_text(text, 0);
+            if self.naming_query(out, text)? {
+                return Ok(());
+            }
         }
-        if self.carry(text) {
+        let kind = if self.carry(text) {
             self.session.barrier = Barrier::UntilReady;
+            0
         } else {
-            self.soil(text);
-        }
+            self.soil(text)
+        };
+        self.count_text(text, kind);
         if self.session.resetting == Resetting::Yes {
             self.server.discarded_at = self.server.soiled;
         }
