@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use dbproto::auth::Credentials;
 use dbproto::auth::server::{Secret, ServerAuth};
+use dbproto::pipeline::Pipeline;
 use runtime::{ShardId, SocketId};
 
 use crate::admin::Record;
@@ -323,6 +324,16 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// What the barrier stands for is not going to be answered: an error came before it, and Postgres passes over everything up
+    /// to the Sync, which the client may go on to send.
+    pub(crate) fn lift_vain_barrier(&mut self, pipeline: &Pipeline) {
+        if self.barrier == Barrier::UntilReady && pipeline.ready_count() == 0 {
+            self.barrier = Barrier::Open;
+            self.deallocating = Deallocating::No;
+            self.resetting = Resetting::No;
+        }
+    }
+
     /// Its request has waited so long for a server connection.
     pub(crate) fn note_wait(&mut self, waited: Duration) {
         self.account.waited_us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);

@@ -20,7 +20,7 @@ use crate::pipe::{
 use crate::pool::Pool;
 use crate::pool::statement::refusal;
 use crate::session::setting::Setting;
-use crate::session::{Deallocating, Left, Naming, Pin, Resetting, Session, SessionId, Unnamed};
+use crate::session::{Change, Deallocating, Left, Naming, Pin, Resetting, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
 use crate::statement::{Interner, NAME_PREFIX};
 use crate::tally::{Ending, Tag, Tallies};
@@ -388,7 +388,6 @@ impl Reply<'_> {
             self.interner.distrust();
         }
         self.lose(owed);
-        self.drop_skipped();
         self.server.unnamed = ServerUnnamed::Unknown;
         // a Parse of ours fails for the client's statement: it is the client that must hear of it
         let ours = matches!(mark, Mark::OwnParse(_) | Mark::OwnUnnamed);
@@ -415,16 +414,10 @@ impl Reply<'_> {
         written.is_ok().then_some(out)
     }
 
-    /// Takes back what items skipped by an error had promised.
-    fn drop_skipped(&mut self) {
-        let dropped: Vec<Owed> = self.server.pipeline.drain_dropped().collect();
-        for owed in dropped {
-            self.lose(owed);
-        }
-    }
-
+    /// Takes back what a failed item and those skipped with it had promised, what was promised last first.
     fn lose(&mut self, owed: Owed) {
-        lose(self.server, self.session.as_deref_mut(), owed);
+        let all: Vec<Owed> = std::iter::once(owed).chain(self.server.pipeline.drain_dropped()).collect();
+        lose(self.server, self.session.as_deref_mut(), &all);
     }
 
     fn ready(&mut self, owed: Owed, status: TransactionStatus, now: Instant) -> Result<Placed, String> {
@@ -453,6 +446,9 @@ impl Reply<'_> {
         self.change_settings(status);
         if let Some(session) = self.session.as_deref_mut() {
             session.resetting = Resetting::No;
+            if owed.audience == Audience::Client {
+                session.deallocating = Deallocating::No;
+            }
         }
         let instead = self.refuse_transaction(owed);
         Ok(Placed { instead, ends: shared.map(|request| request.owner), ..self.for_audience(owed.audience) })
@@ -557,36 +553,31 @@ impl Reply<'_> {
     }
 }
 
-/// What an item had promised did not happen.
-pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owed) {
-    let mark = Mark::of(owed);
-    match mark {
-        Mark::ClientParse(id) | Mark::OwnParse(id) => server.prepared.on_parse_lost(id),
-        Mark::Evict(id) => server.prepared.on_evict_lost(id),
-        Mark::OwnUnnamed | Mark::UnnamedParse => server.unnamed = ServerUnnamed::Unknown,
-        Mark::None
-        | Mark::SyntheticParse(_)
-        | Mark::SyntheticClose
-        | Mark::Clean
-        | Mark::Dress
-        | Mark::Probe
-        | Mark::Counted(_) => {}
+/// What items had promised did not happen.
+pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, all: &[Owed]) {
+    let mut promised = 0;
+    let mut unnamed = false;
+    for mark in all.iter().map(|owed| Mark::of(*owed)) {
+        match mark {
+            Mark::ClientParse(id) | Mark::OwnParse(id) => server.prepared.on_parse_lost(id),
+            Mark::Evict(id) => server.prepared.on_evict_lost(id),
+            Mark::OwnUnnamed | Mark::UnnamedParse => server.unnamed = ServerUnnamed::Unknown,
+            Mark::None
+            | Mark::SyntheticParse(_)
+            | Mark::SyntheticClose
+            | Mark::Clean
+            | Mark::Dress
+            | Mark::Probe
+            | Mark::Counted(_) => {}
+        }
+        promised += usize::from(matches!(mark, Mark::ClientParse(_) | Mark::SyntheticParse(_) | Mark::SyntheticClose));
+        unnamed |= mark == Mark::UnnamedParse;
     }
     let Some(session) = session else { return };
-    match mark {
-        Mark::ClientParse(_) | Mark::SyntheticParse(_) | Mark::SyntheticClose => {
-            if let Some(change) = session.changes.pop_front() {
-                change.undo(&mut session.statements);
-            }
-        }
-        Mark::UnnamedParse => session.unnamed = Unnamed::Absent,
-        Mark::None
-        | Mark::OwnParse(_)
-        | Mark::OwnUnnamed
-        | Mark::Clean
-        | Mark::Dress
-        | Mark::Probe
-        | Mark::Evict(_)
-        | Mark::Counted(_) => {}
+    let changes: Vec<Change> = session.changes.drain(..promised.min(session.changes.len())).collect();
+    // a name that was taken away may be one that was made before
+    changes.into_iter().rev().for_each(|change| change.undo(&mut session.statements));
+    if unnamed {
+        session.unnamed = Unnamed::Absent;
     }
 }

@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use dbproto::frame::{self, Frame, FrameHead, HEAD_LEN};
 use dbproto::message::MessageError;
 use dbproto::message::frontend::{self, Bind, Named, Parse, Target, query_text, tag};
@@ -124,7 +124,7 @@ impl Shard {
                     return Err(Some(Failure::Protocol { what }));
                 }
                 match writer.message(out, head, input).map_err(|error| Some(malformed(error)))? {
-                    Written::Done => {}
+                    Written::Done => writer.session.lift_vain_barrier(&writer.server.pipeline),
                     Written::Wait => break,
                 }
             }
@@ -264,14 +264,15 @@ impl Writer<'_> {
         if !whole && head.len <= REQUEST_LEN_MAX {
             return Ok(Written::Wait);
         }
-        let busy = self.server.pipeline.ready_count() > 0;
-        if whole
-            && busy
-            && self.session.naming == Naming::Ours
-            && matches!(head.tag, tag::QUERY | tag::PARSE)
-            && input.get(..head.len).is_some_and(names_statements)
-        {
-            // what it means depends on how what is under way ends
+        if whole && head.tag != tag::SYNC && self.server.pipeline.is_skipping() {
+            // Postgres would pass over it
+            input.advance(head.len);
+            return Ok(Written::Done);
+        }
+        if whole && self.must_wait(head.tag, input.get(..head.len).unwrap_or_default()) {
+            if self.server.pipeline.is_group_undecided() {
+                frontend::write_flush(out);
+            }
             return Ok(Written::Wait);
         }
         if !whole && head.tag == tag::BIND {
@@ -344,9 +345,7 @@ impl Writer<'_> {
         self.requests += u64::from(owed.expect.is_terminal() && owed.audience == dbproto::pipeline::Audience::Client);
         self.server.pipeline.push(owed);
         let dropped: Vec<Owed> = self.server.pipeline.drain_dropped().collect();
-        for owed in dropped {
-            lose(self.server, Some(self.session), owed);
-        }
+        lose(self.server, Some(self.session), &dropped);
         if owed.expect == Expect::Sync {
             self.server.group += 1;
         }
