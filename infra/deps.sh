@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what building and testing need, and only what is missing: a C compiler and make, openssl, PostgreSQL, pgbouncer,
+# Installs what building and testing need, and only what is missing: a C compiler and make, openssl, PostgreSQL, pgbouncer, systemd, strace,
 # Python and Node with the drivers that the tests use. Debian 12 and its relatives.
 set -eu
 cd "$(dirname "$0")/.."
@@ -17,6 +17,8 @@ need python3 python3
 need node nodejs
 need npm npm
 need pgbouncer pgbouncer
+need systemd-analyze systemd
+need strace strace
 python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql postgresql-client"
 if ! command -v pgbench >/dev/null 2>&1 && ! ls /usr/lib/postgresql/*/bin/pgbench >/dev/null 2>&1; then
@@ -39,5 +41,8 @@ fi
 
 if [ -x tests/tests/drivers/install.sh ]; then
     tests/tests/drivers/install.sh
+fi
+if [ -x tests/tests/regress/install.sh ]; then
+    tests/tests/regress/install.sh
 fi
 say 'everything is there'

@@ -17,6 +17,8 @@ use crate::session::{Place, SessionId};
 use crate::shard::{Message, Shard, World};
 use crate::slab::{Key, TokenKind};
 
+pub(crate) mod told;
+
 /// Bits of a process id that hold the session's index; the shard's number is above them.
 const INDEX_BITS: u32 = 23;
 /// How long Postgres may take to deal with a cancel.
@@ -72,10 +74,16 @@ impl Shard {
         {
             tracing::warn!("a cancel request was dropped because the ring to its shard is full");
         }
+        self.route_cancel_told(io, process_id, secret);
     }
 
     pub(crate) fn cancel_session(&mut self, io: &mut World<'_>, index: u32, secret: u32) {
-        let Some(id) = self.sessions.key_at(index) else { return };
+        if let Some(id) = self.sessions.key_at(index).filter(|id| self.process_id_told(*id).is_none()) {
+            self.cancel_by_secret(io, id, secret);
+        }
+    }
+
+    fn cancel_by_secret(&mut self, io: &mut World<'_>, id: SessionId, secret: u32) {
         let Some(session) = self.sessions.get(id).filter(|session| session.secret == secret) else { return };
         let (place, pool) = (session.place, session.pool);
         if self.cancel_console(io, id, Withdrawal::Cancelled) {
@@ -104,11 +112,9 @@ impl Shard {
     pub(crate) fn send_cancel(&mut self, io: &mut World<'_>, id: ServerId) {
         let Some(server) = self.servers.get_mut(id) else { return };
         let (Cancel::None, Some((process_id, secret))) = (server.cancel, server.key.clone()) else { return };
-        let Some(pool) = self.pools.get(server.pool.0 as usize) else { return };
         let give_up_at = io.now() + CANCEL_MAX;
         let made = self.cancels.insert_with(|id_of_cancel| {
-            let socket =
-                io.connect(&pool.target.address, id_of_cancel.token(TokenKind::Cancel)).unwrap_or(SocketId::NONE);
+            let socket = io.connect(&server.address, id_of_cancel.token(TokenKind::Cancel)).unwrap_or(SocketId::NONE);
             CancelConnection { socket, hop: server.hop.again(), server: id, process_id, secret, give_up_at }
         });
         let Some(cancel) = made else { return };

@@ -8,17 +8,19 @@
 //! may have been left with; it does not know clients' bytes or the socket's.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use dbproto::message::backend::TransactionStatus;
 use dbproto::pipeline::{Owed, Pipeline};
-use runtime::{ShardId, SocketId};
+use runtime::{Address, ShardId, SocketId};
 
 use crate::bound::Slot;
 use crate::deadline::Watched;
 use crate::dress::Dress;
+use crate::listen::{Listening, Passage};
 use crate::memory::Share;
 use crate::pool::{Parameter, PoolId};
 use crate::probe::Findings;
@@ -64,10 +66,16 @@ pub(crate) enum Mark {
     Dress,
     /// Our question what a session has left there.
     Probe,
+    /// Our question whether there are sequence values.
+    Sequences,
     /// Our Close of a statement for which there was no room.
     Evict(StatementId),
     /// A client's statement that runs; where it is counted.
     Counted(Tag),
+    /// A client's RESET, with our words behind it that bring back what its session began with.
+    Restore,
+    /// The end of the settings that travel with a request.
+    Luggage,
 }
 
 impl Mark {
@@ -83,8 +91,11 @@ impl Mark {
             Self::Clean => 7 << 28,
             Self::Dress => 8 << 28,
             Self::Probe => 9 << 28,
+            Self::Sequences => 12 << 28,
             Self::Evict(id) => (10 << 28) | (id & MARK_ID_MASK),
-            Self::Counted(tag) => (11 << 28) | tag.bits(),
+            Self::Restore => 13 << 28,
+            Self::Luggage => 11 << 28,
+            Self::Counted(tag) => (14 << 28) | tag.bits(),
         }
     }
 
@@ -95,20 +106,7 @@ impl Mark {
 
     /// Where what is owed is counted, if it is.
     pub(crate) const fn tag_of(owed: Owed) -> Tag {
-        match Self::of(owed) {
-            Self::Counted(tag) => tag,
-            Self::None
-            | Self::ClientParse(_)
-            | Self::OwnParse(_)
-            | Self::SyntheticParse(_)
-            | Self::SyntheticClose
-            | Self::UnnamedParse
-            | Self::OwnUnnamed
-            | Self::Clean
-            | Self::Dress
-            | Self::Probe
-            | Self::Evict(_) => Tag::NONE,
-        }
+        if let Self::Counted(tag) = Self::of(owed) { tag } else { Tag::NONE }
     }
 
     pub(crate) const fn of(owed: Owed) -> Self {
@@ -124,7 +122,10 @@ impl Mark {
             8 => Self::Dress,
             9 => Self::Probe,
             10 => Self::Evict(id),
-            11 => Self::Counted(Tag::of(id)),
+            14 => Self::Counted(Tag::of(id)),
+            13 => Self::Restore,
+            12 => Self::Sequences,
+            11 => Self::Luggage,
             _ => Self::None,
         }
     }
@@ -148,12 +149,22 @@ pub(crate) enum Delivery {
     Begun,
 }
 
+/// Settings that travel with a request, because its pipe wears others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Luggage {
+    /// None, or Postgres has accepted them.
+    Done,
+    /// They stand before the request, and Postgres has not accepted them yet.
+    Ahead,
+}
+
 /// One request in flight on a shared pipe. It ends with the ReadyForQuery it is owed.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     pub(crate) owner: Owner,
     pub(crate) written_at: Instant,
     pub(crate) delivery: Delivery,
+    pub(crate) luggage: Luggage,
 }
 
 /// The list of its pool a server connection sits in: this is its state.
@@ -222,6 +233,8 @@ pub(crate) enum Work {
 pub(crate) enum Goodbye {
     NotSaid,
     Said,
+    /// And the client whose connection it is has been told so.
+    ToldClient,
 }
 
 /// Whether the last message written to a connection is there whole.
@@ -263,6 +276,8 @@ pub(crate) struct Server {
     pub(crate) pool: PoolId,
     /// Its number in the whole process, for the console.
     pub(crate) serial: u32,
+    /// Where it goes.
+    pub(crate) address: Address,
     /// As whom it has logged in.
     pub(crate) user: Box<str>,
     /// Which generation of its pool's connections it is of; see [`crate::pool::Pool::generation`].
@@ -288,6 +303,10 @@ pub(crate) struct Server {
     pub(crate) findings: Option<Box<Findings>>,
     /// Whether something may have changed what it would find.
     pub(crate) asked: Asked,
+    /// Whether it listens for its session.
+    pub(crate) listening: Listening,
+    /// While that moves to or from the line.
+    pub(crate) passage: Option<Box<Passage>>,
     pub(crate) pipeline: Pipeline,
     pub(crate) in_flight: VecDeque<InFlight>,
     pub(crate) status: TransactionStatus,
@@ -384,6 +403,7 @@ impl Server {
         Self {
             pool,
             serial: 0,
+            address: Address::Unix(PathBuf::new()),
             user: Box::default(),
             generation: 0,
             slot: None,
@@ -400,6 +420,8 @@ impl Server {
             said_goodbye: Goodbye::NotSaid,
             findings: None,
             asked: Asked::Since,
+            listening: Listening::No,
+            passage: None,
             pipeline: Pipeline::new(),
             in_flight: VecDeque::new(),
             status: TransactionStatus::Idle,
@@ -504,6 +526,7 @@ impl Server {
         self.dress = Rc::default();
         self.dirty_reads = 0;
         self.soil = Soil::Clean;
+        self.listening = Listening::No;
     }
 
     /// Notes a value the server reported; gives the one before. What is more than servers report is not kept.
@@ -554,6 +577,8 @@ mod tests {
             Mark::Dress,
             Mark::Probe,
             Mark::Evict(3),
+            Mark::Restore,
+            Mark::Luggage,
         ] {
             assert_eq!(Mark::of(Owed::client(Expect::Parse).marked(mark.encode())), mark);
         }

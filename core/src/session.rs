@@ -19,6 +19,7 @@ use crate::admin::console::Console;
 use crate::bound::Seat;
 use crate::clerk::Role;
 use crate::dress::Dress;
+use crate::listen::Ears;
 use crate::memory::Share;
 use crate::pipe::{Flow, ServerId};
 use crate::pool::PoolId;
@@ -228,6 +229,15 @@ pub(crate) enum Reading {
     Unusual,
 }
 
+/// How a session's settings may come to a shared pipe that wears others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Carrying {
+    /// With each request.
+    Along,
+    /// Only worn by the connection: they were refused once when they came along.
+    Worn,
+}
+
 /// Whether a request is known to be fast and small.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Weight {
@@ -261,6 +271,8 @@ pub(crate) struct Session {
     pub(crate) socket: SocketId,
     /// The secret of its cancel key.
     pub(crate) secret: u32,
+    /// The process id it was told, if that is a backend's; see [`crate::cancel::told`].
+    pub(crate) told: Option<u32>,
     /// Where the client is; none for the Unix socket.
     pub(crate) peer: Option<IpAddr>,
     /// Which user of this machine it is; none by TCP.
@@ -281,6 +293,7 @@ pub(crate) struct Session {
     pub(crate) login_dress: Rc<Dress>,
     /// The settings its requests run under.
     pub(crate) dress: Rc<Dress>,
+    pub(crate) carrying: Carrying,
     pub(crate) statements: HashMap<Box<[u8]>, Rc<Statement>, foldhash::fast::RandomState>,
     pub(crate) changes: VecDeque<Change>,
     pub(crate) unnamed: Unnamed,
@@ -292,6 +305,8 @@ pub(crate) struct Session {
     /// been asked what is there.
     pub(crate) home: Option<ServerId>,
     pub(crate) left: Left,
+    /// What a line listens to for it, and what it is still to be told.
+    pub(crate) ears: Option<Box<Ears>>,
     /// Settings of users' own that it has named.
     pub(crate) custom: Vec<Box<str>>,
     pub(crate) barrier: Barrier,
@@ -344,6 +359,7 @@ impl Session {
         Self {
             socket,
             secret,
+            told: None,
             peer,
             uid: None,
             transport: Transport::Clear(Asked::Nothing),
@@ -357,6 +373,7 @@ impl Session {
             user: Box::default(),
             login_dress: Rc::default(),
             dress: Rc::default(),
+            carrying: Carrying::Along,
             statements: HashMap::default(),
             changes: VecDeque::new(),
             unnamed: Unnamed::Absent,
@@ -366,6 +383,7 @@ impl Session {
             pin: Pin::No,
             home: None,
             left: Left::Unlikely,
+            ears: None,
             custom: Vec::new(),
             barrier: Barrier::Open,
             settings: Vec::new(),

@@ -12,16 +12,19 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use config::Config;
 use crossbeam::channel::Sender;
-use runtime::{Event, Expectation, Io, Reactor, ShardId, Tls};
+use runtime::{Event, Expectation, Io, Reactor, ShardId, Tenure, Tls};
 use stats::ShardStats;
 
+use crate::admin::pinned::PinLog;
 use crate::admin::{Levers, Order, Record, Withdrawal};
 use crate::bound::LineId;
+use crate::cancel::told::Told;
 use crate::cancel::{CancelConnection, random_secret};
 use crate::catalog::keeper::{DatabaseKey, News};
 use crate::clerk::Answer;
 use crate::deadline::Deadlines;
 use crate::error::Failure;
+use crate::listen::{Hubs, News as LineNews};
 use crate::memory::Memory;
 use crate::pace::Paces;
 use crate::pipe::{Flow, Server, ServerId};
@@ -34,6 +37,7 @@ use crate::statement::Interner;
 use crate::stock::Stock;
 use crate::tally::Tallies;
 use crate::tls::TlsState;
+use crate::upstream::{Map, Places};
 
 mod board;
 
@@ -45,6 +49,8 @@ pub(crate) type World<'a> = dyn Io<Message> + 'a;
 /// Pause between looks at timeouts while something is expected to happen soon, and otherwise.
 pub(crate) const TICK_SOON: Duration = Duration::from_millis(10);
 const TICK_IDLE: Duration = Duration::from_secs(1);
+/// How long PostgreSQL may take at the end to hear that nobody wants any more what it does.
+const LAST_CANCELS_MAX: Duration = Duration::from_secs(1);
 /// Clients above the limit that are still told so; beyond, connections are closed without a word.
 const REFUSED_MAX: u32 = 1000;
 
@@ -77,6 +83,8 @@ pub(crate) enum Message {
     Client(Box<Newcomer>),
     /// A cancel request for one of its sessions.
     Cancel { index: u32, secret: u32 },
+    /// The same, for whoever was told this process id of a backend.
+    CancelTold { process_id: u32, secret: u32 },
     /// Stop: let transactions finish until then.
     Drain(Instant),
     /// A shard whose clients wait asks for a connection of this pool.
@@ -91,8 +99,10 @@ pub(crate) enum Message {
     Lent(Box<Lent>),
     /// News of a database's catalog.
     Catalog(News),
-    /// Certificates have changed.
-    Tls(Arc<TlsState>),
+    /// Databases are elsewhere, or certificates have changed.
+    Map(Arc<Map>),
+    /// What a line has to tell; see [`crate::listen`].
+    Line(Box<LineNews>),
     /// What was asked about somebody who wants to come in.
     Found(Box<Answer>),
     /// What the desk wants; see [`crate::admin`].
@@ -110,9 +120,13 @@ pub(crate) struct Shard {
     pub(crate) board: Arc<Board>,
     /// What new connections are encrypted with.
     pub(crate) tls: Arc<TlsState>,
+    /// Where each configured database is.
+    pub(crate) places: Arc<[Places]>,
     pub(crate) sessions: Slab<Session>,
     pub(crate) servers: Slab<Server>,
     pub(crate) cancels: Slab<CancelConnection>,
+    /// Sessions that were told the process id of their backend.
+    pub(crate) told: Told,
     pub(crate) pools: Vec<Pool>,
     /// Pools by database and user.
     pub(crate) pool_index: HashMap<(String, String), PoolId>,
@@ -123,6 +137,8 @@ pub(crate) struct Shard {
     pub(crate) tallies: Tallies,
     /// Catalogs, for pools that are still to open.
     pub(crate) news: HashMap<DatabaseKey, News>,
+    /// What is listened to for sessions.
+    pub(crate) hubs: Hubs,
     /// Sessions that may be able to go on.
     pub(crate) ready: VecDeque<SessionId>,
     /// Server connections that whoever holds them may be done with.
@@ -142,29 +158,40 @@ pub(crate) struct Shard {
     pub(crate) levers: Arc<Levers>,
     /// Connections that have got a number here.
     pub(crate) serials: u32,
+    /// Pins that the log has not told of.
+    pub(crate) pin_log: PinLog,
     next_tick: Option<Instant>,
-    listeners: Vec<OwnedFd>,
+    listeners: Vec<Listener>,
     is_unix: Vec<bool>,
 }
 
-/// A listener and whether it is a Unix socket.
-pub(crate) type Listener = (OwnedFd, bool);
+/// Where clients come.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) socket: OwnedFd,
+    pub(crate) tenure: Tenure,
+    pub(crate) is_unix: bool,
+}
 
 impl Shard {
     pub(crate) fn new(config: Arc<Config>, board: Arc<Board>, core: u16, listeners: Vec<Listener>) -> Self {
-        let (listeners, is_unix) = listeners.into_iter().unzip();
+        let map = board.directory.map();
+        let is_unix = listeners.iter().map(|listener| listener.is_unix).collect();
         Self {
-            tls: Arc::clone(&board.tls),
+            tls: Arc::clone(&map.tls),
+            places: Arc::clone(&map.places),
             board,
             sessions: Slab::default(),
             servers: Slab::default(),
             cancels: Slab::default(),
+            told: Told::default(),
             pools: Vec::new(),
             pool_index: HashMap::new(),
             interner: Interner::default(),
             paces: Paces::default(),
             tallies: Tallies::new(config.stats.statements),
             news: HashMap::new(),
+            hubs: Hubs::default(),
             ready: VecDeque::new(),
             done_with: VecDeque::new(),
             starting: VecDeque::new(),
@@ -176,6 +203,7 @@ impl Shard {
             stats: ShardStats { core, ..ShardStats::default() },
             levers: Arc::default(),
             serials: 0,
+            pin_log: PinLog::default(),
             next_tick: None,
             config,
             listeners,
@@ -297,7 +325,9 @@ impl Shard {
     pub(crate) fn drop_session(&mut self, io: &mut World<'_>, id: SessionId) {
         self.stop_waiting(id);
         self.cancel_console(io, id, Withdrawal::Gone);
+        self.drop_ears(io, id);
         if let Some(session) = self.sessions.remove(id) {
+            self.forget_told(id, session.told);
             self.board.leave(io.shard());
             if !matches!(session.phase, Phase::Ready | Phase::Console(_) | Phase::Leaving(_)) {
                 self.stats.login_failures += 1;
@@ -339,7 +369,10 @@ impl Shard {
     }
 
     fn drain(&mut self, io: &mut World<'_>, until: Instant) {
-        if self.draining.is_some() {
+        if let Some(before) = self.draining {
+            // who asks again may mean sooner, never later
+            self.draining = Some(before.min(until));
+            self.hurry(io);
             return;
         }
         self.draining = Some(until);
@@ -370,7 +403,9 @@ impl Shard {
             for id in self.sessions.keys() {
                 self.end_session(io, id, Some(&Failure::Shutdown));
             }
-            io.stop();
+            if self.cancels.len() == 0 || io.now() >= until + LAST_CANCELS_MAX {
+                io.stop();
+            }
         } else if self.sessions.len() == 0 && self.servers.len() == 0 && self.board.is_empty() {
             // not before: another shard's last clients may wait for a permit of ours
             io.stop();
@@ -422,7 +457,7 @@ impl Reactor for Shard {
     fn on_start(&mut self, io: &mut dyn Io<Message>) {
         self.stats.shard = io.shard().0;
         for (index, listener) in (0..).zip(std::mem::take(&mut self.listeners)) {
-            io.listen(listener, Key::<Listener>::at(index).token(TokenKind::Listener));
+            io.listen(listener.socket, listener.tenure, Key::<Listener>::at(index).token(TokenKind::Listener));
         }
     }
 
@@ -478,6 +513,7 @@ impl Reactor for Shard {
         match message {
             Message::Client(newcomer) => self.adopt(io, newcomer),
             Message::Cancel { index, secret } => self.cancel_session(io, index, secret),
+            Message::CancelTold { process_id, secret } => self.cancel_told(io, process_id, secret),
             Message::Drain(until) => self.drain(io, until),
             Message::AskPermit { question, from } => self.on_ask_permit(io, question, from),
             Message::AskSlot { line, from } => self.on_ask_slot(io, line, from),
@@ -485,7 +521,11 @@ impl Reactor for Shard {
             Message::KeepWarm { key, from } => self.on_keep_warm(io, key, from),
             Message::Lent(lent) => self.on_lent(io, *lent),
             Message::Catalog(news) => self.on_news(&news),
-            Message::Tls(state) => self.on_tls_state(state),
+            Message::Line(news) => self.on_line_news(io, *news),
+            Message::Map(map) => {
+                self.on_tls_state(Arc::clone(&map.tls));
+                self.on_places(io, &map.places);
+            }
             Message::Found(answer) => self.on_found(io, *answer),
             Message::Admin(order) => self.on_order(io, *order),
             Message::Snapshot(reply) => {

@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow, bail};
-use config::{Config, Database, ListenTls, ServerTls, TlsMode};
-use runtime::{Address, ShardHandle};
+use config::{Config, Database, Host, ListenTls, ServerTls, TlsMode};
+use runtime::ShardHandle;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
@@ -39,11 +39,14 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct TlsState {
     /// Towards clients; none with `disable`.
     pub(crate) clients: Option<Clients>,
-    /// Towards each configured database, in the configuration's order; none with `disable` and on Unix sockets.
-    pub(crate) servers: Vec<Option<Arc<Upstream>>>,
+    /// Towards each host of each configured database, in the configuration's order; none with `disable` and on Unix sockets.
+    pub(crate) servers: Vec<Hosts>,
     /// Its files as they were just before they were read.
     stamps: Stamps,
 }
+
+/// TLS towards the hosts of one database.
+pub(crate) type Hosts = Arc<[Option<Arc<Upstream>>]>;
 
 /// TLS towards clients.
 #[derive(Clone, Debug)]
@@ -53,7 +56,7 @@ pub(crate) struct Clients {
     pub(crate) channel: Option<Arc<[u8]>>,
 }
 
-/// TLS towards one database.
+/// TLS towards one host.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) mode: TlsMode,
@@ -65,16 +68,17 @@ pub(crate) struct Upstream {
 }
 
 impl TlsState {
-    /// Reads all files; `addresses` are where the databases are.
+    /// Reads all files.
     ///
     /// # Errors
     /// The first file that cannot be used, and why.
-    pub(crate) fn load(config: &Config, addresses: &[Address]) -> anyhow::Result<Self> {
+    pub(crate) fn load(config: &Config) -> anyhow::Result<Self> {
         let stamps = stamps(config);
         let clients = load_clients(&config.listen.tls).context("[listen.tls]")?;
-        let servers = config.databases.iter().zip(addresses).map(|(database, address)| {
-            let upstream = load_server(database, address);
-            Ok(upstream.with_context(|| format!("database \"{}\"", database.name))?.map(Arc::new))
+        let servers = config.databases.iter().map(|database| {
+            let hosts = database.hosts.iter().map(|host| Ok(load_server(database, host)?.map(Arc::new)));
+            let hosts = hosts.collect::<anyhow::Result<Vec<_>>>();
+            Ok(hosts.with_context(|| format!("database \"{}\"", database.name))?.into())
         });
         Ok(Self { clients, servers: servers.collect::<anyhow::Result<_>>()?, stamps })
     }
@@ -100,7 +104,8 @@ impl Upstream {
             TlsMode::VerifyCa => Demand::Known(authorities()?),
             TlsMode::VerifyFull => Demand::Named(authorities()?, host.trim_end_matches('.').to_owned()),
         };
-        let judge = Arc::new(ServerJudge::new(demand, &provider));
+        let lists = settings.crl.as_deref().map(revocation_lists).transpose()?.unwrap_or_default();
+        let judge = Arc::new(ServerJudge::new(demand, lists, Arc::clone(&provider))?);
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?
             .dangerous()
@@ -151,12 +156,11 @@ fn load_clients(settings: &ListenTls) -> anyhow::Result<Option<Clients>> {
     Ok(Some(Clients { config: Arc::new(config), channel }))
 }
 
-fn load_server(database: &Database, address: &Address) -> anyhow::Result<Option<Upstream>> {
-    match address {
-        Address::Unix(_) => Ok(None),
-        Address::Tcp(_) if database.tls.mode == TlsMode::Disable => Ok(None),
-        Address::Tcp(_) => Upstream::load(&database.tls, &database.host).map(Some),
+fn load_server(database: &Database, host: &Host) -> anyhow::Result<Option<Upstream>> {
+    if database.tls.mode == TlsMode::Disable || host.name.starts_with('/') {
+        return Ok(None);
     }
+    Upstream::load(&database.tls, &host.name).map(Some)
 }
 
 /// Whom a client's certificate names.
@@ -210,14 +214,14 @@ fn private_key(path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
 }
 
 /// When each file that is named was changed last, and which file it is.
-type Stamps = Vec<(PathBuf, Option<(SystemTime, u64)>)>;
+pub(crate) type Stamps = Vec<(PathBuf, Option<(SystemTime, u64)>)>;
 
 fn stamps(config: &Config) -> Stamps {
     let listen = &config.listen.tls;
     let own = [&listen.certificate, &listen.key, &listen.client_ca, &listen.client_crl].into_iter().flatten();
     let servers = config.databases.iter().flat_map(|database| {
         let identity = database.tls.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
-        database.tls.ca.iter().chain(identity)
+        database.tls.ca.iter().chain(&database.tls.crl).chain(identity)
     });
     let stamp = |path: &Path| {
         let status = std::fs::metadata(path).ok()?;
@@ -230,35 +234,25 @@ fn stamps(config: &Config) -> Stamps {
 ///
 /// # Errors
 /// When there can be no thread.
-pub(crate) fn watch(config: &Arc<Config>, board: &Arc<Board>, shards: Vec<ShardHandle<Message>>) -> io::Result<()> {
-    let seen = board.tls.stamps.clone();
+pub(crate) fn watch(board: &Arc<Board>, shards: Vec<ShardHandle<Message>>) -> io::Result<()> {
+    let mut seen = board.directory.map().tls.stamps.clone();
     if !seen.is_empty() {
-        let (config, board) = (Arc::clone(config), Arc::clone(board));
-        std::thread::Builder::new()
-            .name("certificates".to_owned())
-            .spawn(move || keep_watching(&config, &board.upstreams, &shards, seen))?;
+        let board = Arc::clone(board);
+        let keep_watching = move || loop {
+            std::thread::sleep(LOOK_PAUSE);
+            board.directory.renew(&mut seen, &shards);
+        };
+        std::thread::Builder::new().name("certificates".to_owned()).spawn(keep_watching)?;
     }
     Ok(())
 }
 
-fn keep_watching(config: &Config, addresses: &[Address], shards: &[ShardHandle<Message>], mut seen: Stamps) {
-    loop {
-        std::thread::sleep(LOOK_PAUSE);
-        let now = stamps(config);
-        if now == seen {
-            continue;
-        }
-        match TlsState::load(config, addresses) {
-            Ok(state) => {
-                let state = Arc::new(state);
-                for shard in shards {
-                    shard.post(Message::Tls(Arc::clone(&state)));
-                }
-                tracing::info!("certificates have changed; new connections get the new ones");
-            }
-            // perhaps the other half is still to come; it is told once per change
-            Err(error) => tracing::warn!("certificates have changed and cannot be used; the old ones stay: {error:#}"),
-        }
-        seen = now;
+/// Reads the files if they are not those that were seen.
+pub(crate) fn read_again(config: &Config, seen: &mut Stamps) -> Option<anyhow::Result<TlsState>> {
+    let now = stamps(config);
+    if now == *seen {
+        return None;
     }
+    *seen = now;
+    Some(TlsState::load(config))
 }

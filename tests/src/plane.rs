@@ -1,7 +1,10 @@
 //! The data plane of a test.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::net::UnixStream;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -27,7 +30,18 @@ pub struct PlaneBuilder {
     databases: Vec<toml::Table>,
     rules: Vec<toml::Table>,
     environment: Vec<(String, String)>,
+    /// What runs it, such as `strace`.
+    wrapper: Vec<String>,
+    activation: Activation,
     port: u16,
+}
+
+/// Whether it opens its sockets itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Activation {
+    Own,
+    /// They are passed to it as systemd does: where clients come, and where statistics are given out.
+    Passed,
 }
 
 impl PlaneBuilder {
@@ -51,6 +65,8 @@ impl PlaneBuilder {
             databases: Vec::new(),
             rules: Vec::new(),
             environment: Vec::new(),
+            wrapper: Vec::new(),
+            activation: Activation::Own,
             port: port::free(),
         };
         new.user_trusted(SUPERUSER)
@@ -89,6 +105,12 @@ impl PlaneBuilder {
         self.set("server", key, value.into())
     }
 
+    /// A key of `[dns]`.
+    #[must_use]
+    pub fn dns(self, key: &str, value: &str) -> Self {
+        self.set("dns", key, value.into())
+    }
+
     /// A key of `[auth]`.
     #[must_use]
     pub fn auth(self, key: &str, value: impl Into<toml::Value>) -> Self {
@@ -120,6 +142,20 @@ impl PlaneBuilder {
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Runs it by another program, which must become it or hand signals on.
+    #[must_use]
+    pub fn under(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|part| (*part).to_owned()).collect();
+        self
+    }
+
+    /// Passes its sockets to it, as systemd's socket activation does.
+    #[must_use]
+    pub fn activated(mut self) -> Self {
+        self.activation = Activation::Passed;
         self
     }
 
@@ -216,25 +252,8 @@ impl PlaneBuilder {
     #[must_use]
     pub fn start(self) -> Plane {
         let port = self.port;
-        let (dir, mut child) = self.spawn();
-        let said = Arc::new(Mutex::new(String::new()));
-        let (stderr, heard) = (child.stderr.take().unwrap(), Arc::clone(&said));
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines() {
-                let mut heard = heard.lock().unwrap();
-                heard.push_str(&line.unwrap());
-                heard.push('\n');
-            }
-        });
-        let shell = Command::new("sh");
-        let guard = Guard::new(shell, &format!("kill -9 {}; rm -rf \"$1\"", child.id()), dir.path());
-        let mut plane = Plane { dir, port, child, said, guard };
-        wait_until("the data plane is ready for clients", || {
-            let ended = plane.child.try_wait().unwrap();
-            assert!(ended.is_none(), "the data plane ended: {}", plane.said());
-            plane.said().contains("ready for clients")
-        });
-        plane
+        let (dir, child, passed) = self.spawn();
+        Plane::await_ready(dir, child, port, passed)
     }
 
     /// Starts it with a configuration that it refuses; gives what it says.
@@ -243,7 +262,7 @@ impl PlaneBuilder {
     /// When it starts all the same.
     #[must_use]
     pub fn fail_to_start(self) -> String {
-        let (dir, mut child) = self.spawn();
+        let (dir, mut child, _passed) = self.spawn();
         let mut guard = Guard::new(Command::new("sh"), &format!("kill -9 {}; rm -rf \"$1\"", child.id()), dir.path());
         wait_until("the data plane ends", || child.try_wait().unwrap().is_some());
         let output = child.wait_with_output().unwrap();
@@ -252,7 +271,7 @@ impl PlaneBuilder {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    fn spawn(mut self) -> (TempDir, Child) {
+    fn spawn(mut self) -> (TempDir, Child, Option<TcpListener>) {
         if self.databases.is_empty() {
             self = self.database("*", &[]);
         }
@@ -260,6 +279,7 @@ impl PlaneBuilder {
         let port = self.port;
         let statistics = dir.path().join("stats");
         let environment = std::mem::take(&mut self.environment);
+        let (wrapper, activation) = (std::mem::take(&mut self.wrapper), self.activation);
         let text = self
             .set("listen", "addresses", vec![format!("127.0.0.1:{port}")].into())
             .set("listen", "unix_socket_dir", dir.path().display().to_string().into())
@@ -267,16 +287,28 @@ impl PlaneBuilder {
             .into_text();
         let config = dir.path().join("optimacore.toml");
         std::fs::write(&config, text).unwrap();
-        let child = program::command(program::optimacore())
-            .envs(environment)
-            .arg("--config")
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        (dir, child)
+        let parts: Vec<&OsStr> =
+            wrapper.iter().map(OsStr::new).chain([program::optimacore().as_os_str(), OsStr::new("--config")]).collect();
+        let mut command = match activation {
+            Activation::Own => program::command(Path::new(parts.first().unwrap())),
+            Activation::Passed => program::command(Path::new("sh")),
+        };
+        command.envs(environment).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut passed = None;
+        match activation {
+            Activation::Own => command.args(parts.get(1..).unwrap()),
+            Activation::Passed => {
+                let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+                // as systemd makes them unless it is told otherwise
+                listener.set_nonblocking(true).unwrap();
+                command.stdin(OwnedFd::from(listener.try_clone().unwrap()));
+                passed = Some(listener);
+                command.stdout(OwnedFd::from(UnixListener::bind(&statistics).unwrap()));
+                command.args(["-c", PASS, "sh"]).args(parts)
+            }
+        };
+        let child = command.arg(&config).spawn().unwrap();
+        (dir, child, passed)
     }
 
     fn into_text(mut self) -> String {
@@ -290,6 +322,10 @@ impl PlaneBuilder {
     }
 }
 
+/// Hands standard input and output on as sockets that systemd has made.
+const PASS: &str = "exec 3<&0 4>&1 </dev/null >/dev/null
+LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=clients:stats exec \"$@\"";
+
 /// A running data plane. Ends when dropped.
 #[derive(Debug)]
 pub struct Plane {
@@ -298,6 +334,8 @@ pub struct Plane {
     child: Child,
     said: Arc<Mutex<String>>,
     guard: Guard,
+    /// What was passed to it, which outlives it.
+    _passed: Option<TcpListener>,
 }
 
 impl Plane {
@@ -311,6 +349,39 @@ impl Plane {
     #[must_use]
     pub fn before_port(port: u16) -> PlaneBuilder {
         PlaneBuilder::before_port(port)
+    }
+
+    /// One with a configuration file that is there already and has it listen on this port.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn of_file(config: &Path, port: u16) -> Self {
+        let dir = tempfile::Builder::new().prefix("optimacore-test-").tempdir().unwrap();
+        let mut command = program::command(program::optimacore());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        Self::await_ready(dir, command.arg("--config").arg(config).spawn().unwrap(), port, None)
+    }
+
+    fn await_ready(dir: TempDir, mut child: Child, port: u16, passed: Option<TcpListener>) -> Self {
+        let said = Arc::new(Mutex::new(String::new()));
+        let (stderr, heard) = (child.stderr.take().unwrap(), Arc::clone(&said));
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines() {
+                let mut heard = heard.lock().unwrap();
+                heard.push_str(&line.unwrap());
+                heard.push('\n');
+            }
+        });
+        let shell = Command::new("sh");
+        let guard = Guard::new(shell, &format!("kill -9 {}; rm -rf \"$1\"", child.id()), dir.path());
+        let mut plane = Self { dir, port, child, said, guard, _passed: passed };
+        wait_until("the data plane is ready for clients", || {
+            let ended = plane.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the data plane ended: {}", plane.said());
+            plane.said().contains("ready for clients")
+        });
+        plane
     }
 
     /// Where it listens on 127.0.0.1.

@@ -207,6 +207,18 @@ pub(crate) const POOL: Section = Section {
             "How many shared server connections of a pool, spread over the cores, are filled before more are used. Sessions with different settings never share one. Without the key: two per core.",
         ),
         key("share_depth", "number, at least 1", "64", "Requests in flight at once on one shared server connection."),
+        key(
+            "server_clean",
+            "`strict`, `declared`, `never`",
+            "\"strict\"",
+            "What is made sure of before another session has a server connection. `strict`: PostgreSQL is asked what was left there, and it is cleaned by `DISCARD ALL`, unless nothing that ran can leave anything. `declared`: the same where words of a text say so (`SET`, `TEMP`, advisory locks, `LISTEN`, `DO`, `CALL` ...); functions that are called are promised to leave nothing. `never`: sessions promise to leave nothing. What these promises cover is in `docs/pins.md`.",
+        ),
+        key(
+            "sequence_state",
+            "`shared`, `pin`",
+            "\"shared\"",
+            "What becomes of `currval` and `lastval`. `shared`: the session's connection answers them as long as no other session has had it, else 55000. `pin`: a session that has used a sequence keeps its connection until `DISCARD SEQUENCES` or `DISCARD ALL`.",
+        ),
     ],
 };
 
@@ -222,8 +234,36 @@ pub(crate) const SERVER: Section = Section {
             "As libpq's `sslmode`: `allow` uses TLS when PostgreSQL refuses us without, `prefer` when it offers it, `require` always, `verify-ca` when its certificate leads to `tls_ca`, `verify-full` when it also names the `host`. Unix sockets have none.",
         ),
         key("tls_ca", "path", "", "PEM file: authorities of PostgreSQL's certificate, or that certificate itself."),
+        key(
+            "tls_crl",
+            "path",
+            "",
+            "PEM file: certificates that those authorities have revoked, a list of each of them. A list that is missing or out of date refuses the connection.",
+        ),
         key("tls_certificate", "path", "", "PEM file: the certificate that we show to PostgreSQL."),
         key("tls_key", "path", "", "PEM file: its private key, as `key` in `[listen.tls]`."),
+        key(
+            "require_auth",
+            "methods, comma-separated",
+            "",
+            "As libpq's: how PostgreSQL may have us prove who we are: `scram-sha-256`, `md5`, `password`, `none` (it does not ask), or all but some: `!password,!md5`. Whoever asks for another is told nothing. Without the key: any.",
+        ),
+    ],
+};
+
+pub(crate) const DNS: Section = Section {
+    title: "[dns]",
+    name: "dns",
+    doc: "How names of hosts are looked up: by the system's resolver, in the background. Connections to an address that a name has no more end as \
+          soon as they are free. A name that cannot be found keeps the addresses it had.",
+    keys: &[
+        key("max_ttl", "duration, at least 100ms", "\"15s\"", "How long what was found is believed."),
+        key(
+            "nxdomain_ttl",
+            "duration, at least 100ms",
+            "\"15s\"",
+            "How long a name that was not found is not looked up again.",
+        ),
     ],
 };
 
@@ -278,11 +318,17 @@ pub(crate) const DATABASE: Section = Section {
         ),
         key(
             "host",
-            "text",
+            "text or list",
             "required",
-            "PostgreSQL's IP address or host name, or the directory of its Unix socket. A host name is resolved at start-up.",
+            "PostgreSQL's IP address or host name, or the directory of its Unix socket. Several, in a list or with commas between, are tried in their order, with a port of their own where they have one (`db2:5433`, `[::1]:5433`); one that fails is passed over for a while, at first half a second, at most 30 seconds. Names are looked up as `[dns]` says.",
         ),
         key("port", "number", "5432", "Its port."),
+        key(
+            "target_session_attrs",
+            "`any`, `read-write`, `read-only`, `primary`, `standby`",
+            "\"any\"",
+            "As libpq's: what a server must be like to be used; one that is not is passed over. Needs PostgreSQL 14 or later.",
+        ),
         key("dbname", "text", "", "The name it has there. Without the key: the one asked for."),
         key(
             "user",
@@ -310,10 +356,18 @@ pub(crate) const DATABASE: Section = Section {
             "",
             "SQL that is run on every new server connection before clients may have it, and again when the connection was cleaned by `DISCARD ALL`. When it fails, the connection is not used and the attempt counts as failed.",
         ),
+        key(
+            "settings",
+            "table of texts",
+            "",
+            "Settings that server connections begin with, as in `{ TimeZone = \"UTC\" }`: what a client has that says nothing else, and what `RESET` goes back to.",
+        ),
         key("tls", TLS_MODES, "", "Without the key: `[server]`'s."),
         key("tls_ca", "path", "", "Without the key: `[server]`'s."),
+        key("tls_crl", "path", "", "Without the key: `[server]`'s."),
         key("tls_certificate", "path", "", "Without the key: `[server]`'s."),
         key("tls_key", "path", "", "Without the key: `[server]`'s."),
+        key("require_auth", "methods", "", "Without the key: `[server]`'s."),
         key("pool", "table", "", "Keys of `[pool]` that differ for this database."),
     ],
 };
@@ -449,8 +503,22 @@ pub(crate) const HBA: Section = Section {
 };
 
 /// All of them, in the order they are described in.
-pub(crate) const SECTIONS: [&Section; 13] =
-    [&LISTEN, &RUNTIME, &LIMITS, &POOL, &SERVER, &STATS, &LOG, &ADMIN, &AUTH, &HBA, &DATABASE, &USER, &LISTEN_TLS];
+pub(crate) const SECTIONS: [&Section; 14] = [
+    &LISTEN,
+    &RUNTIME,
+    &LIMITS,
+    &POOL,
+    &SERVER,
+    &DNS,
+    &STATS,
+    &LOG,
+    &ADMIN,
+    &AUTH,
+    &HBA,
+    &DATABASE,
+    &USER,
+    &LISTEN_TLS,
+];
 
 /// The description of every key, in Markdown: what `CONFIG.md` must hold.
 #[must_use]

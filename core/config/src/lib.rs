@@ -10,16 +10,18 @@ mod error;
 pub mod hba;
 mod key;
 mod listing;
+pub mod pgbouncer;
+mod promise;
 mod read;
 mod secret;
 mod timeout;
 mod tls;
+mod upstream;
 mod userlist;
 mod value;
 
 use std::fmt;
-use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -27,8 +29,10 @@ pub use auth::{Auth, AuthQuery, Kinds, Known, Password, UserList};
 pub use error::{ConfigError, ConfigErrors};
 pub use key::reference;
 pub use listing::{Diff, Difference, Effect, Entry};
+pub use promise::{SequenceState, ServerClean};
 pub use timeout::{Timeout, TimeoutOverrides, Timeouts};
-pub use tls::{ListenTls, ServerTls, TlsMode};
+pub use tls::{ListenTls, Proof, ProofList, ServerTls, TlsMode};
+pub use upstream::{Dns, Host, SessionAttrs, Upstream, look_up};
 use zeroize::Zeroizing;
 
 /// A whole configuration.
@@ -42,6 +46,8 @@ pub struct Config {
     pub limits: Limits,
     /// What server connections are like unless their database differs.
     pub server: ServerTls,
+    /// How host names are looked up.
+    pub dns: Dns,
     /// What every pool is like unless its database or user differs; see [`Config::pool_for`].
     pub pool: Pool,
     /// Where statistics are given out.
@@ -263,6 +269,10 @@ pub struct Pool {
     pub share_pipes: Option<u32>,
     /// Requests in flight at once on one shared server connection. Default 64.
     pub share_depth: u32,
+    /// Default `strict`.
+    pub server_clean: ServerClean,
+    /// Default `shared`.
+    pub sequence_state: SequenceState,
 }
 
 impl Default for Pool {
@@ -283,6 +293,8 @@ impl Default for Pool {
             share: Share::On,
             share_pipes: None,
             share_depth: 64,
+            server_clean: ServerClean::Strict,
+            sequence_state: SequenceState::Shared,
         }
     }
 }
@@ -306,6 +318,8 @@ pub struct PoolOverrides {
     pub share: Option<Share>,
     pub share_pipes: Option<u32>,
     pub share_depth: Option<u32>,
+    pub server_clean: Option<ServerClean>,
+    pub sequence_state: Option<SequenceState>,
 }
 
 impl PoolOverrides {
@@ -328,6 +342,8 @@ impl PoolOverrides {
             share: self.share.unwrap_or(pool.share),
             share_pipes: self.share_pipes.or(pool.share_pipes),
             share_depth: self.share_depth.unwrap_or(pool.share_depth),
+            server_clean: self.server_clean.unwrap_or(pool.server_clean),
+            sequence_state: self.sequence_state.unwrap_or(pool.sequence_state),
         }
     }
 }
@@ -337,10 +353,12 @@ impl PoolOverrides {
 pub struct Database {
     /// The name clients ask for, or `*` for any.
     pub name: String,
-    /// PostgreSQL's IP address or host name, or the directory of its Unix socket.
-    pub host: String,
-    /// Its port. Default 5432.
+    /// Where PostgreSQL is, the one to be tried first in front; at least one.
+    pub hosts: Vec<Host>,
+    /// Its port, where its host has none of its own. Default 5432.
     pub port: u16,
+    /// What a server must be like to be used. Default `any`.
+    pub target_session_attrs: SessionAttrs,
     /// The name it has there. Default: the one asked for.
     pub dbname: Option<String>,
     /// The user we log in as there. Default: the client's.
@@ -355,6 +373,8 @@ pub struct Database {
     pub max_client_connections: Option<u32>,
     /// SQL that is run on every new server connection before clients may have it. Default: none.
     pub connect_query: Option<String>,
+    /// Settings that its server connections begin with. Default: none.
+    pub settings: Vec<(String, String)>,
     /// How its pools differ.
     pub pool: PoolOverrides,
 }
@@ -363,8 +383,9 @@ impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Database")
             .field("name", &self.name)
-            .field("host", &self.host)
+            .field("hosts", &self.hosts)
             .field("port", &self.port)
+            .field("target_session_attrs", &self.target_session_attrs)
             .field("tls", &self.tls)
             .field("dbname", &self.dbname)
             .field("user", &self.user)
@@ -375,35 +396,11 @@ impl fmt::Debug for Database {
     }
 }
 
-/// Where a database's PostgreSQL is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Upstream {
-    /// An IP address and port.
-    Tcp(SocketAddr),
-    /// A socket file.
-    Unix(PathBuf),
-}
-
 impl Database {
-    /// Where it is; `None` when `host` is a name, which [`Database::resolve`] looks up.
+    /// Whether it is the same place, and asks the same of it.
     #[must_use]
-    pub fn upstream(&self) -> Option<Upstream> {
-        if self.host.starts_with('/') {
-            return Some(Upstream::Unix(Path::new(&self.host).join(format!(".s.PGSQL.{}", self.port))));
-        }
-        self.host.parse::<IpAddr>().ok().map(|ip| Upstream::Tcp(SocketAddr::new(ip, self.port)))
-    }
-
-    /// Where it is; asks the system's resolver when `host` is a name, and may block for as long as that does.
-    ///
-    /// # Errors
-    /// When the name cannot be resolved.
-    pub fn resolve(&self) -> io::Result<Upstream> {
-        if let Some(upstream) = self.upstream() {
-            return Ok(upstream);
-        }
-        let mut addresses = (self.host.as_str(), self.port).to_socket_addrs()?;
-        addresses.next().map(Upstream::Tcp).ok_or_else(|| io::Error::other("the name has no address"))
+    pub fn is_where(&self, other: &Self) -> bool {
+        (&self.hosts, self.port, self.target_session_attrs) == (&other.hosts, other.port, other.target_session_attrs)
     }
 }
 
@@ -517,13 +514,14 @@ fn same_prefix<const N: usize>(a: [u8; N], b: [u8; N], prefix: u8) -> bool {
 }
 
 impl Config {
-    /// Reads a file.
+    /// Reads a file: our own, or a pgbouncer.ini.
     ///
     /// # Errors
     /// When it cannot be read, or as [`Config::parse`].
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let file = path.display().to_string();
         match std::fs::read_to_string(path).map(Zeroizing::new) {
+            Ok(text) if pgbouncer::is_ini(path, &text) => pgbouncer::Import::load(path)?.config(),
             Ok(text) => Self::parse(&text, &file),
             Err(error) => Err(ConfigErrors(vec![ConfigError { file, place: None, message: error.to_string() }])),
         }

@@ -9,8 +9,8 @@ use crate::error::{ConfigError, ConfigErrors};
 use crate::key::{self, Section};
 use crate::value::{self, Parsed};
 use crate::{
-    Admin, CONSOLE_DATABASES, Config, Database, Limits, Listen, Log, Pool, PoolMode, PoolOverrides, Runtime, ServerTls,
-    Share, Stats, TimeoutOverrides, User,
+    Admin, CONSOLE_DATABASES, Config, Database, Dns, Limits, Listen, Log, Pool, PoolMode, PoolOverrides, Runtime,
+    ServerTls, Share, Stats, TimeoutOverrides, User,
 };
 
 pub(crate) mod auth;
@@ -71,6 +71,7 @@ fn config(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Config {
         listen: listen(reader, root),
         runtime: runtime(reader, root),
         limits: limits(reader, root),
+        dns: dns(reader, root),
         pool: pool(reader, root),
         stats: stats(reader, root),
         log: log(reader, root),
@@ -120,6 +121,15 @@ fn limits(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Limits {
     }
 }
 
+fn dns(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Dns {
+    let default = Dns::default();
+    let Some(table) = reader.table(root, &key::DNS) else { return default };
+    Dns {
+        max_ttl: reader.read(&table, "max_ttl", value::pause).unwrap_or(default.max_ttl),
+        nxdomain_ttl: reader.read(&table, "nxdomain_ttl", value::pause).unwrap_or(default.nxdomain_ttl),
+    }
+}
+
 fn pool(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Pool {
     let table = reader.table(root, &key::POOL);
     table.map(|table| overrides(reader, &table)).unwrap_or_default().over(Pool::default())
@@ -142,6 +152,8 @@ fn overrides(reader: &mut Reader<'_>, table: &Table<'_>) -> PoolOverrides {
         share: reader.read(table, "share", value::share),
         share_pipes: reader.read(table, "share_pipes", value::positive),
         share_depth: reader.read(table, "share_depth", value::positive),
+        server_clean: reader.read(table, "server_clean", value::clean),
+        sequence_state: reader.read(table, "sequence_state", value::sequence_state),
     };
     if (out.mode, out.share) == (Some(PoolMode::Session), Some(Share::On)) {
         reader.tell(table.place("share"), "share = \"on\" has no meaning with mode = \"session\"".to_owned());
@@ -193,14 +205,21 @@ fn admin(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Admin {
     }
 }
 
-/// Tells users of the console that cannot log in, for want of a table of their own.
+/// Tells users of the console that cannot log in, since nothing is known of them.
 fn tell_strangers(reader: &mut Reader<'_>, root: &DeTable<'_>, config: &Config) {
+    let unknown = |name: &str| config.user(name).is_none() && config.auth.listed.find(name).is_none();
+    if config.auth.query.is_some() {
+        return;
+    }
     let Some(admin) = root.get(key::ADMIN.name).and_then(|table| table.get_ref().as_table()) else { return };
     for list in ["admin_users", "stats_users"] {
         let names = admin.get(list).and_then(|list| list.get_ref().as_array());
         for value in names.into_iter().flat_map(|names| names.iter()) {
-            if let Some(name) = value.get_ref().as_str().filter(|name| config.user(name).is_none()) {
-                reader.tell(Some(value.span()), format!("{list}: there is no [[user]] \"{name}\""));
+            if let Some(name) = value.get_ref().as_str().filter(|name| unknown(name)) {
+                reader.tell(
+                    Some(value.span()),
+                    format!("{list}: there is no [[user]] \"{name}\", and no such user in auth_file"),
+                );
             }
         }
     }
@@ -211,27 +230,31 @@ fn database(reader: &mut Reader<'_>, table: &Table<'_>, server: &ServerTls) -> O
     if let Some(name) = name.as_deref().filter(|name| CONSOLE_DATABASES.contains(name)) {
         reader.tell(table.place("name"), format!("name: \"{name}\" is the console's"));
     }
-    let host = reader.required(table, "host", value::host);
+    let hosts = reader.required(table, "host", value::hosts);
     let port = reader.read(table, "port", value::port);
+    let target_session_attrs = reader.read(table, "target_session_attrs", value::session_attrs).unwrap_or_default();
     let dbname = reader.read(table, "dbname", value::text);
     let user = reader.read(table, "user", value::text);
     let password = auth::password(reader, table, "password", "password_file");
     let max_connections = reader.read(table, "max_connections", value::positive);
     let max_client_connections = reader.read(table, "max_client_connections", value::positive);
     let connect_query = reader.read(table, "connect_query", value::text);
+    let settings = reader.read(table, "settings", value::settings).unwrap_or_default();
     let pool = reader.table(table.table, &key::POOL).map(|table| overrides(reader, &table)).unwrap_or_default();
     let port = port.unwrap_or(5432);
     let tls = tls::over(reader, table, server);
     Some(Database {
         name: name?,
-        host: host?,
+        hosts: hosts?,
         port,
+        target_session_attrs,
         dbname,
         user,
         password,
         max_connections,
         max_client_connections,
         connect_query,
+        settings,
         tls,
         pool,
     })
@@ -396,7 +419,7 @@ fn unknown(name: &str, keys: &Section) -> String {
 }
 
 /// The name that was most likely meant.
-fn nearest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+pub(crate) fn nearest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     names
         .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
         .filter(|(likeness, _)| *likeness > 0.75)

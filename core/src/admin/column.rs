@@ -50,6 +50,7 @@ impl Show {
             Self::Pipes => &PIPES,
             Self::Pins => &PINS,
             Self::Statements => &STATEMENTS,
+            Self::Listeners => &LISTENERS,
         })
     }
 }
@@ -308,6 +309,16 @@ const STATEMENTS: [Column; 16] = [
     number("server_p50"),
     number("server_p95"),
     number("server_p99"),
+];
+
+const LISTENERS: [Column; 7] = [
+    text("database"),
+    text("state"),
+    int("process_id"),
+    number("channels"),
+    number("sessions"),
+    number("notifications"),
+    number("losses"),
 ];
 
 const PINS: [Column; 9] = [

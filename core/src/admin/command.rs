@@ -89,6 +89,7 @@ pub(crate) enum Show {
     DnsZones,
     Fds,
     Help,
+    Listeners,
     Lists,
     Mem,
     PeerPools,
@@ -111,7 +112,7 @@ pub(crate) enum Show {
 
 impl Show {
     /// All, in the order they are listed in.
-    pub(crate) const ALL: [(Self, &'static str); 26] = [
+    pub(crate) const ALL: [(Self, &'static str); 27] = [
         (Self::Help, "HELP"),
         (Self::Clients, "CLIENTS"),
         (Self::Servers, "SERVERS"),
@@ -138,6 +139,7 @@ impl Show {
         (Self::Pipes, "PIPES"),
         (Self::Pins, "PINS"),
         (Self::Statements, "STATEMENTS"),
+        (Self::Listeners, "LISTENERS"),
     ];
 }
 

@@ -3,14 +3,33 @@
 //! What can be changed at once is changed as a whole, everywhere; what cannot is told and waits for a restart. A file that
 //! has an error changes nothing.
 
+use std::sync::Arc;
+
 use config::{Config, Difference, Effect};
 
 use crate::admin::Refusal;
 use crate::admin::desk::Desk;
+use crate::admin::ending::Ending;
+use crate::tls::TlsState;
 
 impl Desk {
     /// Reads the file anew; gives what there is to know about it.
     pub(super) fn reload(&mut self) -> Result<Vec<String>, Refusal> {
+        if self.ending == Ending::Begun {
+            // systemd would take the end of the reload for the end of the end
+            return self.read_anew();
+        }
+        self.herald.reloading();
+        let outcome = self.read_anew();
+        let status = format!("Clients come to {}", self.places);
+        self.herald.ready(&match &outcome {
+            Ok(_) => status,
+            Err(refusal) => format!("{status}; the last reload changed nothing: {}", refusal.message),
+        });
+        outcome
+    }
+
+    fn read_anew(&mut self) -> Result<Vec<String>, Refusal> {
         let new = Config::load(&self.file).map_err(|errors| Refusal {
             sqlstate: "F0000",
             message: format!("{} has errors; nothing was changed", self.file.display()),
@@ -18,10 +37,30 @@ impl Desk {
             hint: Some("`ctl check` tells the same without changing anything."),
         })?;
         let diff = self.config.diff(&new);
+        // before anything is changed
+        let tls = self.tls_elsewhere(&diff.adopted)?;
         if !diff.live.is_empty() {
             self.adopt(diff.adopted);
         }
-        Ok(notices(&diff.live, &diff.restart))
+        if let Some(tls) = tls {
+            self.board.directory.move_to(&self.config, Arc::new(tls), &self.shards);
+        }
+        let mut notices = notices(&diff.live, &diff.restart);
+        notices.extend(config::pgbouncer::remarks(&self.file));
+        Ok(notices)
+    }
+
+    /// What hosts are encrypted with, if databases move by this configuration.
+    fn tls_elsewhere(&self, new: &Config) -> Result<Option<TlsState>, Refusal> {
+        if self.config.databases.iter().zip(&new.databases).all(|(old, new)| old.is_where(new)) {
+            return Ok(None);
+        }
+        TlsState::load(new).map(Some).map_err(|error| Refusal {
+            sqlstate: "F0000",
+            message: "certificates cannot be used; nothing was changed".to_owned(),
+            detail: Some(format!("{error:#}")),
+            hint: None,
+        })
     }
 
     /// Changes one key until the next reload.

@@ -2,16 +2,17 @@
 
 use std::sync::Arc;
 
-use dbproto::auth::{ClientAuth, Step};
+use dbproto::auth::{AuthError, ClientAuth, Step};
 use dbproto::frame;
 use dbproto::message::backend::{self, Authentication, ErrorFields, TransactionStatus};
 use dbproto::message::frontend;
 
 use crate::error::Failure;
 use crate::pipe::{List, ServerId};
-use crate::pool::{PoolId, Target};
+use crate::pool::{Parameter, PoolId, Target};
 use crate::session::{Phase, SessionId};
 use crate::shard::{Shard, World};
+use crate::upstream::unfit;
 
 /// Longest message of a login.
 const MESSAGE_LEN_MAX: usize = 64 * 1024;
@@ -21,6 +22,27 @@ const MESSAGE_LEN_MAX: usize = 64 * 1024;
 pub(crate) struct Refusal {
     pub(crate) sqlstate: String,
     pub(crate) message: String,
+}
+
+impl Refusal {
+    /// Whether it may let us in a moment later.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self.sqlstate.as_str(), "57P03" | "53300" | "57P01" | "57P02")
+    }
+}
+
+/// Why a login cannot go on.
+enum Fault {
+    /// What is at the other end does not do what PostgreSQL does; perhaps it is only about to.
+    Broken(String),
+    /// It will be the same the next time.
+    Lasting(String),
+}
+
+impl From<String> for Fault {
+    fn from(what: String) -> Self {
+        Self::Broken(what)
+    }
 }
 
 /// A login that is under way.
@@ -47,6 +69,11 @@ impl ServerLogin {
     }
 }
 
+/// What the server reports a parameter to be.
+fn parameter_of<'p>(parameters: &'p [Parameter], name: &str) -> Option<&'p [u8]> {
+    parameters.iter().find(|(own, _)| **own == *name.as_bytes()).map(|(_, value)| &**value)
+}
+
 impl Shard {
     /// Takes what whole messages there are; gives how many bytes they took.
     pub(super) fn on_login_bytes(&mut self, io: &mut World<'_>, id: ServerId, bytes: &[u8]) -> usize {
@@ -69,8 +96,12 @@ impl Shard {
             match self.on_login_message(io, id, tag, body) {
                 Ok(true) => return at,
                 Ok(false) => {}
-                Err(what) => {
+                Err(Fault::Broken(what)) => {
                     self.break_login(io, id, &what);
+                    return bytes.len();
+                }
+                Err(Fault::Lasting(what)) => {
+                    self.refuse_login(io, id, what);
                     return bytes.len();
                 }
             }
@@ -78,14 +109,20 @@ impl Shard {
     }
 
     /// Whether the login is done.
-    fn on_login_message(&mut self, io: &mut World<'_>, id: ServerId, tag: u8, body: &[u8]) -> Result<bool, String> {
+    fn on_login_message(&mut self, io: &mut World<'_>, id: ServerId, tag: u8, body: &[u8]) -> Result<bool, Fault> {
         let Some(server) = self.servers.get_mut(id) else { return Ok(true) };
         let Some(login) = server.login.as_mut() else { return Ok(true) };
         match tag {
             b'R' => {
                 let request = Authentication::read(body).map_err(|error| error.to_string())?;
                 let _step: Step =
-                    login.auth.handle(request, io.output(server.socket)).map_err(|error| error.to_string())?;
+                    login.auth.handle(request, io.output(server.socket)).map_err(|error| match error {
+                        AuthError::Forbidden(_) => Fault::Lasting(error.to_string()),
+                        AuthError::NoPassword
+                        | AuthError::WrongKind
+                        | AuthError::UnsupportedMethod
+                        | AuthError::BadExchange => Fault::Broken(error.to_string()),
+                    })?;
             }
             b'S' => {
                 let (name, value) = backend::parameter_status(body).map_err(|error| error.to_string())?;
@@ -104,24 +141,30 @@ impl Shard {
             // the answer to connect_query, but not a COPY
             b'T' | b'D' | b'C' | b'I' if login.stage == Stage::ConnectQuery => {}
             b'Z' => return self.on_login_ready(io, id, body),
-            other => return Err(format!("it sent '{}' during login", other.escape_ascii())),
+            other => return Err(Fault::Broken(format!("it sent '{}' during login", other.escape_ascii()))),
         }
         Ok(false)
     }
 
     /// Postgres waits for what comes next: `connect_query`, or the first client.
-    fn on_login_ready(&mut self, io: &mut World<'_>, id: ServerId, body: &[u8]) -> Result<bool, String> {
+    fn on_login_ready(&mut self, io: &mut World<'_>, id: ServerId, body: &[u8]) -> Result<bool, Fault> {
         let Some(server) = self.servers.get_mut(id) else { return Ok(true) };
         let Some(login) = server.login.as_mut() else { return Ok(true) };
         if let Some(refusal) = login.refusal.take() {
-            return Err(format!("connect_query failed: {} ({})", refusal.message, refusal.sqlstate));
+            return Err(Fault::Broken(format!("connect_query failed: {} ({})", refusal.message, refusal.sqlstate)));
         }
         if body.first().copied().and_then(TransactionStatus::from_byte) != Some(TransactionStatus::Idle) {
             let what = match login.stage {
                 Stage::Login => "it does not begin idle",
                 Stage::ConnectQuery => "connect_query leaves a transaction open",
             };
-            return Err(what.to_owned());
+            return Err(Fault::Broken(what.to_owned()));
+        }
+        if login.stage == Stage::Login
+            && let Some(pool) = self.pools.get(server.pool.0 as usize)
+            && let Some(why) = unfit(pool.target.attrs, |name| parameter_of(&server.parameters, name))
+        {
+            return Err(Fault::Broken(why.to_owned()));
         }
         if let Some(query) = login.connect_query.take() {
             login.stage = Stage::ConnectQuery;
@@ -137,6 +180,7 @@ impl Shard {
         let parameters = server.parameters.clone().into();
         if let Some(pool) = self.pools.get_mut(pool.0 as usize) {
             pool.remember_welcome(0, parameters);
+            pool.fates.succeeded(&server.address);
         }
         self.on_connect_done(pool);
         self.release(io, id);
@@ -147,7 +191,18 @@ impl Shard {
         let Some(server) = self.servers.get(id) else { return };
         let pool = server.pool;
         io.close(server.socket);
+        self.blame(io, id);
         self.on_connect_failed(io, pool, what.to_owned());
+        self.move_to(id, List::Closing);
+        self.forget_server(io, id);
+    }
+
+    /// We refuse to log in there: those who wait are told.
+    fn refuse_login(&mut self, io: &mut World<'_>, id: ServerId, message: String) {
+        let Some(server) = self.servers.get(id) else { return };
+        let pool = server.pool;
+        io.close(server.socket);
+        self.on_login_refused(io, pool, Refusal { sqlstate: "28000".to_owned(), message });
         self.move_to(id, List::Closing);
         self.forget_server(io, id);
     }
@@ -157,13 +212,13 @@ impl Shard {
         if refusal.sqlstate == "28P01" {
             self.forget_secret_of(pool_id);
         }
-        let passing = matches!(refusal.sqlstate.as_str(), "57P03" | "53300" | "57P01" | "57P02");
+        let passing = refusal.is_passing();
         self.on_connect_failed(io, pool_id, format!("{} ({})", refusal.message, refusal.sqlstate));
         if passing {
             return;
         }
         let Some(pool) = self.pool_mut(pool_id) else { return };
-        let address = pool.target.address.to_string();
+        let address = pool.target.whereabouts();
         let last_error = pool.last_error.clone().unwrap_or_default();
         let waiting: Vec<SessionId> = pool.waiting.take_all();
         let refused = Failure::UpstreamRefused { sqlstate: refusal.sqlstate, message: refusal.message };

@@ -15,16 +15,18 @@ use runtime::reactor::LOW_WATER;
 use crate::deadline::query_timeout_report;
 use crate::pace::Paces;
 use crate::pipe::{
-    Asked, Delivery, Flow, Goodbye, List, Mark, Owner, Server, ServerId, ServerUnnamed, Soil, Streaming, WorkFailure,
+    Asked, Delivery, Flow, List, Luggage, Mark, Owner, Server, ServerId, ServerUnnamed, Soil, Streaming, WorkFailure,
 };
 use crate::pool::Pool;
 use crate::pool::statement::refusal;
+use crate::server::lost::lose;
 use crate::session::setting::Setting;
-use crate::session::{Change, Deallocating, Left, Naming, Pin, Resetting, Session, SessionId, Unnamed};
+use crate::session::{Carrying, Deallocating, Resetting, Session, SessionId};
 use crate::shard::{Shard, World};
-use crate::statement::{Interner, NAME_PREFIX};
+use crate::statement::Interner;
 use crate::tally::{Ending, Tag, Tallies};
 
+mod command;
 mod count;
 
 /// Messages longer than this are passed on while they arrive.
@@ -35,6 +37,8 @@ const JUDGED_LEN_MAX: usize = 1024 * 1024;
 const SHARED_REPLY_MAX: usize = 64 * 1024;
 /// Unsent bytes of a client above which its server connection is not read from.
 pub(crate) const CLIENT_HIGH_WATER: usize = 256 * 1024;
+
+mod refusal;
 
 /// Whether a message is a part of a reply, rather than its end.
 const fn outcome_is_not_ready(tag: u8) -> bool {
@@ -97,7 +101,7 @@ impl Shard {
                 break;
             }
             let body = rest.get(HEAD_LEN..head.len.min(rest.len())).unwrap_or_default();
-            let placed = match self.place_message(io.now(), id, head, body) {
+            let placed = match self.place_message(io, id, head, body) {
                 Ok(placed) => placed,
                 Err(why) => {
                     self.deliver(io, &run, bytes.get(run.start..at));
@@ -131,6 +135,7 @@ impl Shard {
             }
             if let Some(Owner::Session(session)) = placed.ends {
                 self.finish_shared(io.now(), session);
+                self.tell_rest(io, session);
             }
         }
         self.deliver(io, &run, bytes.get(run.start..at));
@@ -193,7 +198,22 @@ impl Shard {
         }
     }
 
-    fn place_message(&mut self, now: Instant, id: ServerId, head: FrameHead, body: &[u8]) -> Result<Placed, String> {
+    fn place_message(
+        &mut self,
+        io: &mut World<'_>,
+        id: ServerId,
+        head: FrameHead,
+        body: &[u8],
+    ) -> Result<Placed, String> {
+        if head.tag == b'A' && body.len() + HEAD_LEN == head.len {
+            let told = self.on_notification(io, id, body);
+            return Ok(told.map_or(Placed::NOWHERE, |(to, frame)| Placed {
+                to: Some(to),
+                ends: None,
+                instead: Some(frame),
+            }));
+        }
+        let now = io.now();
         let Self { servers, sessions, pools, paces, interner, tallies, .. } = self;
         let Some(server) = servers.get_mut(id) else { return Err(String::new()) };
         let outcome =
@@ -206,13 +226,12 @@ impl Shard {
             Outcome::Asynchronous => reply.asynchronous(head.tag, body),
             Outcome::Part(audience) => reply.part(audience, head.tag, body),
             Outcome::Complete(owed) => reply.complete(owed, head.tag, body),
-            Outcome::Error(owed) => reply.error(owed, body),
+            Outcome::Error(owed) => reply.error(owed, body)?,
             Outcome::Ready(owed, status) => reply.ready(owed, status, now)?,
             Outcome::Copy(audience, _) => reply.copy(audience)?,
             Outcome::Farewell => {
-                reply.server.said_goodbye = Goodbye::Said;
                 tracing::info!(message = %String::from_utf8_lossy(ErrorFields::new(body).get(b'M').unwrap_or_default()), "PostgreSQL ends a connection");
-                Placed::NOWHERE
+                reply.fatal()
             }
         };
         if placed.to.is_some()
@@ -291,8 +310,11 @@ impl Reply<'_> {
             }
         }
         // on a shared pipe values and notifications belong to nobody; notices belong to the request that is being answered
-        let held =
-            self.server.list == List::Exclusive || (self.server.findings.is_some() && self.server.holder.is_some());
+        let held = match tag {
+            // what our own dressing changes, the client knows already
+            b'S' => self.server.list == List::Exclusive || self.server.findings.is_some(),
+            _ => true,
+        } && (self.server.list == List::Exclusive || self.server.holder.is_some());
         let wanted = tag == b'N' || held;
         Placed::at(self.to.filter(|_| wanted))
     }
@@ -318,6 +340,10 @@ impl Reply<'_> {
 
     fn part(&mut self, audience: Audience, tag: u8, body: &[u8]) -> Placed {
         if tag == b'C' && audience == Audience::Client {
+            if body == b"SET\0" && self.server.pipeline.head().is_some_and(|head| Mark::of(head) == Mark::Restore) {
+                // our own words behind the client's
+                return Placed::NOWHERE;
+            }
             let head = self.server.pipeline.head();
             self.count_rows(head.map_or(Tag::NONE, Mark::tag_of), body);
             self.command_tag(body);
@@ -358,26 +384,47 @@ impl Reply<'_> {
             | Mark::Clean
             | Mark::Dress
             | Mark::Probe
+            | Mark::Restore
+            | Mark::Sequences
             | Mark::Counted(_) => {}
+            Mark::Luggage => {
+                if let Some(request) = self.server.in_flight.front_mut() {
+                    request.luggage = Luggage::Done;
+                }
+            }
         }
         self.for_audience(owed.audience)
     }
 
-    fn error(&mut self, owed: Owed, body: &[u8]) -> Placed {
+    fn error(&mut self, owed: Owed, body: &[u8]) -> Result<Placed, String> {
         let fields = ErrorFields::new(body);
         let fatal = fields.get(b'V').is_some_and(|severity| severity == b"FATAL" || severity == b"PANIC");
+        let mark = Mark::of(owed);
+        if mark == Mark::Sequences && !fatal {
+            // 55000: there are none; else there are some that may not be looked at
+            if let (Some(findings), false) = (&mut self.server.findings, fields.get(b'C') == Some(b"55000")) {
+                findings.add_sequences();
+            }
+            return Ok(Placed::NOWHERE);
+        }
         self.pool.stats.count_error(fields.get(b'C').unwrap_or_default());
         if fatal {
-            // the connection ends for a reason that is not the client's; what that means for it is told when it has ended
-            return Placed::NOWHERE;
+            return Ok(self.fatal());
         }
-        let mark = Mark::of(owed);
         self.count_error(owed);
         if matches!(mark, Mark::Clean | Mark::Dress | Mark::Probe) {
             let text = |code| String::from_utf8_lossy(fields.get(code).unwrap_or_default()).into_owned();
             let failure = WorkFailure { during: mark, sqlstate: text(b'C'), message: text(b'M') };
             self.server.work_failure.get_or_insert(failure);
-            return Placed::NOWHERE;
+            return Ok(Placed::NOWHERE);
+        }
+        if self.server.in_flight.front().is_some_and(|request| request.luggage == Luggage::Ahead) {
+            // Postgres passes over what follows up to some Sync: of none of it is known whose reply comes next
+            if let Some(session) = self.session.as_deref_mut() {
+                session.carrying = Carrying::Worn;
+            }
+            let message = String::from_utf8_lossy(fields.get(b'M').unwrap_or_default());
+            return Err(format!("the settings of a shared request were refused: {message}"));
         }
         if let Some(session) = self.session.as_deref_mut() {
             // what the request has set is undone with it
@@ -394,24 +441,7 @@ impl Reply<'_> {
         let placed = self.for_audience(if ours { Audience::Client } else { owed.audience });
         let cancelled = fields.get(b'C') == Some(b"57014");
         let late = cancelled.then(|| query_timeout_report(self.server, &self.pool.settings.timeouts)).flatten();
-        Placed { instead: late.or_else(|| self.with_own_names(body)), ..placed }
-    }
-
-    /// An error that names a statement by a name of ours, with the session's name for it.
-    fn with_own_names(&self, body: &[u8]) -> Option<BytesMut> {
-        let at = body.windows(NAME_PREFIX.len()).position(|part| part == NAME_PREFIX)?;
-        let (before, rest) = body.split_at_checked(at)?;
-        let digits = rest.get(NAME_PREFIX.len()..)?.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let (name, after) = rest.split_at_checked(NAME_PREFIX.len() + digits)?;
-        let statements = &self.session.as_deref()?.statements;
-        let (own, _) = statements.iter().find(|(_, statement)| statement.name().as_bytes() == name)?;
-        let mut out = BytesMut::new();
-        let written = dbproto::message::write_frame(&mut out, b'E', |out| {
-            for piece in [before, own, after] {
-                out.extend_from_slice(piece);
-            }
-        });
-        written.is_ok().then_some(out)
+        Ok(Placed { instead: late.or_else(|| self.with_own_names(body)), ..placed })
     }
 
     /// Takes back what a failed item and those skipped with it had promised, what was promised last first.
@@ -494,90 +524,5 @@ impl Reply<'_> {
         } else {
             Err("a shared request began a COPY".to_owned())
         }
-    }
-
-    /// What a completed command has done to the session that held the connection.
-    fn command_tag(&mut self, body: &[u8]) {
-        let tag = body.strip_suffix(b"\0").unwrap_or(body);
-        if [&b"CREATE"[..], b"ALTER", b"DROP"].iter().any(|verb| tag.starts_with(verb)) {
-            self.server.catalog_touched = true;
-        }
-        let Some(session) = self.session.as_deref_mut() else { return };
-        if matches!(tag, b"SET" | b"RESET") && session.settings_done < session.settings.len() {
-            session.settings_done += 1;
-            return;
-        }
-        let pin = match tag {
-            b"PREPARE" => Pin::Because("prepared in SQL"),
-            b"LOAD" => Pin::Because("LOAD"),
-            // notifications must reach it at any time
-            b"LISTEN" => Pin::Found("LISTEN"),
-            b"DEALLOCATE ALL" => {
-                self.server.prepared.clear();
-                session.statements.clear();
-                return;
-            }
-            b"DEALLOCATE" => {
-                if let Deallocating::Name(name) = std::mem::replace(&mut session.deallocating, Deallocating::No)
-                    && let Some(statement) = session.statements.remove(&name)
-                {
-                    self.server.prepared.forget(statement.id);
-                }
-                return;
-            }
-            b"DISCARD ALL" => {
-                self.server.forget_everything();
-                if self.server.soiled != self.server.discarded_at || self.pool.target.connect_query.is_some() {
-                    // something was written behind it that may leave anything, or it lacks what connect_query does
-                    self.server.soil = Soil::Unknown;
-                }
-                session.statements.clear();
-                session.unnamed = Unnamed::Absent;
-                session.dress = Rc::clone(&session.login_dress);
-                session.naming = Naming::Ours;
-                session.resetting = Resetting::Yes;
-                session.pin = Pin::No;
-                session.home = None;
-                session.left = Left::Unlikely;
-                session.custom.clear();
-                return;
-            }
-            _ => return,
-        };
-        if let (Pin::No, Pin::Because(reason) | Pin::Found(reason)) = (session.pin, pin) {
-            self.pool.stats.count_pin(reason);
-        }
-        if !matches!(session.pin, Pin::Because(_)) {
-            session.pin = pin;
-        }
-    }
-}
-
-/// What items had promised did not happen.
-pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, all: &[Owed]) {
-    let mut promised = 0;
-    let mut unnamed = false;
-    for mark in all.iter().map(|owed| Mark::of(*owed)) {
-        match mark {
-            Mark::ClientParse(id) | Mark::OwnParse(id) => server.prepared.on_parse_lost(id),
-            Mark::Evict(id) => server.prepared.on_evict_lost(id),
-            Mark::OwnUnnamed | Mark::UnnamedParse => server.unnamed = ServerUnnamed::Unknown,
-            Mark::None
-            | Mark::SyntheticParse(_)
-            | Mark::SyntheticClose
-            | Mark::Clean
-            | Mark::Dress
-            | Mark::Probe
-            | Mark::Counted(_) => {}
-        }
-        promised += usize::from(matches!(mark, Mark::ClientParse(_) | Mark::SyntheticParse(_) | Mark::SyntheticClose));
-        unnamed |= mark == Mark::UnnamedParse;
-    }
-    let Some(session) = session else { return };
-    let changes: Vec<Change> = session.changes.drain(..promised.min(session.changes.len())).collect();
-    // a name that was taken away may be one that was made before
-    changes.into_iter().rev().for_each(|change| change.undo(&mut session.statements));
-    if unnamed {
-        session.unnamed = Unnamed::Absent;
     }
 }

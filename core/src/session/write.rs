@@ -15,27 +15,31 @@ use dbproto::pipeline::{Expect, Owed};
 
 use crate::catalog::Catalog;
 use crate::error::Failure;
-use crate::pipe::{Asked, Before, Cancel, Flow, Mark, Seed, Server, ServerId, ServerUnnamed, Soil};
+use crate::listen::Hearing;
+use crate::pipe::{Before, Cancel, Flow, Mark, Server, ServerId, ServerUnnamed};
 use crate::pool::Pool;
 use crate::server::lose;
-use crate::session::hazard::{chooses_seed, foreign, hazard, leaves_something, note_custom_settings, search_passing};
+use crate::session::hazard::{foreign, search_passing};
 use crate::session::request::{REQUEST_LEN_MAX, is_frontend};
 use crate::session::setting::Setting;
-use crate::session::{Barrier, Change, Left, Naming, Pin, Reading, Resetting, Session, SessionId, Unnamed};
+use crate::session::{Barrier, Change, Naming, Pin, Reading, Resetting, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
-use crate::statement::{Interner, Preparation, Statement, StatementSource};
+use crate::statement::{Interner, Preparation, Statement, StatementSource, Wording};
 use crate::tally::Tallies;
-use crate::verdict::{Verdict, judge};
-use dbproto::sql::Backslash;
 
+mod along;
 mod count;
 mod long;
 mod naming;
 mod prepare;
 mod refusal;
+mod restore;
+pub(crate) mod soil;
 
 use naming::{ends_many, names_statements};
 use prepare::PreparedCounts;
+use restore::Back;
+use soil::Promise;
 
 /// Unsent bytes of a server connection above which its session is not read from.
 const SERVER_HIGH_WATER: usize = 256 * 1024;
@@ -96,7 +100,9 @@ impl Shard {
         let before = io.output_len(server.socket);
         let worked = if server.pipeline.is_empty() { Before::Idle } else { Before::Busy };
         let Some(pool) = pools.get_mut(server.pool.0 as usize) else { return Ok(()) };
-        let statement_mode = pool.settings.mode == config::PoolMode::Statement;
+        // whether the next one may run, and where, is known when this one has ended
+        let one_by_one = pool.settings.mode == config::PoolMode::Statement
+            || session.ears.as_ref().is_some_and(|ears| ears.hearing == Hearing::Line);
         let mut writer = Writer::new(session, server, interner, (pool, tallies));
         while !input.is_empty() && writer.session.barrier == Barrier::Open && writer.server.cancel == Cancel::None {
             let out = io.output(writer.server.socket);
@@ -128,8 +134,7 @@ impl Shard {
                     Written::Wait => break,
                 }
             }
-            if statement_mode && writer.server.pipeline.ready_count() > 0 {
-                // whether the next one may run is known when this one has ended
+            if one_by_one && writer.server.pipeline.ready_count() > 0 {
                 writer.session.barrier = Barrier::UntilReady;
             }
             if io.output_len(writer.server.socket) > SERVER_HIGH_WATER {
@@ -183,6 +188,7 @@ pub(crate) struct Writer<'a> {
     catalog: Option<&'a Catalog>,
     catalog_state: u64,
     judged: Judged,
+    promise: Promise,
     /// Requests that were ended.
     requests: u64,
     messages: u64,
@@ -207,6 +213,7 @@ impl Counts {
         stats.prepared_evicted += self.prepared.evicted;
         stats.client_parses += self.prepared.client_parses;
         stats.client_binds += self.prepared.client_binds;
+        stats.settings_replayed += self.prepared.settings;
         if let Some(reason) = self.pinned {
             stats.count_pin(reason);
         }
@@ -232,6 +239,7 @@ impl<'a> Writer<'a> {
             catalog,
             catalog_state: pool.catalog_state(),
             judged: Judged::Here,
+            promise: Promise { clean: pool.settings.server_clean, sequences: pool.settings.sequence_state },
             requests: 0,
             messages: 0,
             prepared: PreparedCounts::default(),
@@ -246,6 +254,7 @@ impl<'a> Writer<'a> {
 /// When a message is malformed; nothing more can be said about the connection then.
 pub(crate) fn write_shared(mut writer: Writer<'_>, out: &mut BytesMut, request: &[u8]) -> Result<Counts, MessageError> {
     writer.judged = Judged::Before;
+    writer.bring_along(out)?;
     let mut rest = request;
     while let Ok(Some((message, after))) = frame::split(rest) {
         writer.whole(out, message)?;
@@ -294,7 +303,7 @@ impl Writer<'_> {
         if !whole {
             if head.tag == tag::QUERY {
                 // too long to be judged, but not to be searched while it passes
-                self.note_soil(Soil::Unknown);
+                self.soil_unseen();
                 self.session.tail = Some(Vec::new());
                 search_passing(self.session, input);
                 self.count_bound(self.tallies.rest());
@@ -352,31 +361,18 @@ impl Writer<'_> {
     }
 
     /// Notes a change of settings that the session will carry, if this text is one and nothing stands in the way.
-    fn carry(&mut self, text: &[u8]) -> bool {
+    fn carry(&mut self, text: &[u8], back: Option<&Back>) -> bool {
         let alone = self.server.pipeline.ready_count() == 0
             && self.server.status == dbproto::message::backend::TransactionStatus::Idle
             && self.session.reading == Reading::Usual
             && self.session.pin == Pin::No;
         let Some(setting) = Some(text).filter(|_| alone).and_then(Setting::read) else { return false };
-        self.session.settings.push(setting);
+        self.session.settings.push(match (setting, back) {
+            (Setting::Reset { name }, Some(_)) => Setting::Restore { name },
+            (Setting::ResetAll, Some(_)) => Setting::RestoreAll,
+            (setting, _) => setting,
+        });
         true
-    }
-
-    /// What running this text leaves on the connection; gives its kind.
-    fn soil(&mut self, text: &[u8]) -> u64 {
-        let verdict = self.catalog.map_or(Verdict::UNKNOWN, |catalog| judge(text, Backslash::Literal, catalog));
-        self.note_soil(verdict.soil);
-        self.note_hazards(text, verdict.soil);
-        verdict.kind
-    }
-
-    /// What has been written leaves this on the connection.
-    fn note_soil(&mut self, soil: Soil) {
-        self.server.soil = self.server.soil.max(soil);
-        if soil == Soil::Unknown {
-            self.server.asked = Asked::NotSince;
-            self.server.soiled += 1;
-        }
     }
 
     /// What running this statement leaves on the connection.
@@ -384,12 +380,10 @@ impl Writer<'_> {
         if self.judged == Judged::Before {
             return;
         }
-        if self.carry(&statement.source.text) {
+        if self.carry(&statement.source.text, None) {
             return;
         }
-        let soil = self.catalog.map_or(Soil::Unknown, |catalog| statement.verdict(catalog).soil);
-        self.note_soil(soil);
-        self.note_hazards(&statement.source.text, soil);
+        self.soil_of_judged(statement);
         if names_statements(&statement.source.text) && ends_many(&statement.source.text) {
             self.session.resetting = Resetting::Yes;
             self.server.discarded_at = self.server.soiled;
@@ -399,13 +393,12 @@ impl Writer<'_> {
     /// Notes what is owed for a message that is passed on as it is.
     fn verbatim(&mut self, tag: u8) {
         if tag == tag::FUNCTION_CALL {
-            self.note_soil(Soil::Unknown);
+            self.soil_unseen();
             self.count_bound(self.tallies.rest());
         }
         let expect = match tag {
             tag::QUERY => {
-                self.session.unnamed = Unnamed::Absent;
-                self.server.unnamed = ServerUnnamed::Unknown;
+                self.forget_unnamed();
                 Expect::Query
             }
             tag::DESCRIBE => Expect::DescribePortal,
@@ -417,6 +410,12 @@ impl Writer<'_> {
         };
         let mark = self.count_sent(expect);
         self.push(Owed::client(expect).marked(mark));
+    }
+
+    /// A Query takes the unnamed statement away.
+    fn forget_unnamed(&mut self) {
+        self.session.unnamed = Unnamed::Absent;
+        self.server.unnamed = ServerUnnamed::Unknown;
     }
 
     fn parse(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
@@ -433,7 +432,7 @@ impl Writer<'_> {
             text: parse.query.into(),
             types: parse.types.into(),
             generation: self.interner.generation().wrapping_add(self.catalog_state),
-            search_path: self.session.dress.search_path(),
+            under: self.under(Wording::of(parse.query)),
         };
         if parse.name.is_empty() {
             let statement = self.interner.intern(Arc::new(source));
@@ -469,7 +468,7 @@ impl Writer<'_> {
                 let statement = Rc::clone(statement);
                 self.soil_of(&statement);
             }
-            Unnamed::OnServer => self.note_soil(Soil::Unknown),
+            Unnamed::OnServer => self.soil_unseen(),
             Unnamed::Absent => {}
         }
     }
@@ -486,7 +485,7 @@ impl Writer<'_> {
         }
         match self.session.statements.get(bind.statement).map(Rc::clone) {
             Some(statement) => {
-                self.prepare(out, &statement)?;
+                let statement = self.prepare(out, &statement)?;
                 self.soil_of(&statement);
                 self.count_statement(&statement);
                 frontend::write_bind(out, bind.portal, statement.name().as_bytes(), bind.rest)?;
@@ -508,7 +507,7 @@ impl Writer<'_> {
             self.restore_unnamed(out)?;
             out.extend_from_slice(message.bytes);
         } else if let Some(statement) = self.session.statements.get(describe.name).map(Rc::clone) {
-            self.prepare(out, &statement)?;
+            let statement = self.prepare(out, &statement)?;
             frontend::write_describe(out, Target::Statement, statement.name().as_bytes())?;
         } else {
             frontend::write_describe(out, Target::Statement, &foreign(describe.name))?;
@@ -552,7 +551,8 @@ impl Writer<'_> {
                 return Ok(());
             }
         }
-        let kind = if self.carry(text) {
+        let back = self.way_back(text);
+        let kind = if self.carry(text, back.as_ref()) {
             self.session.barrier = Barrier::UntilReady;
             0
         } else {
@@ -562,29 +562,11 @@ impl Writer<'_> {
         if self.session.resetting == Resetting::Yes {
             self.server.discarded_at = self.server.soiled;
         }
+        if let Some(back) = back {
+            return self.write_back(out, &back);
+        }
         self.verbatim(tag::QUERY);
         out.extend_from_slice(message.bytes);
         Ok(())
-    }
-
-    /// Text that may leave state behind which nobody can ask for: the session keeps its connection.
-    fn note_hazards(&mut self, text: &[u8], soil: Soil) {
-        if soil != Soil::Unknown {
-            return;
-        }
-        let seed = chooses_seed(text).then_some("random seed");
-        if seed.is_some() {
-            self.server.seed = Seed::Chosen;
-        }
-        note_custom_settings(&mut self.session.custom, text);
-        if leaves_something(text) {
-            self.session.left = Left::Likely;
-        }
-        if let Some(hazard) = seed.or_else(|| hazard(text)) {
-            if self.session.pin == Pin::No {
-                self.pinned = Some(hazard);
-            }
-            self.session.pin = Pin::Because(hazard);
-        }
     }
 }

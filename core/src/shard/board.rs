@@ -1,21 +1,23 @@
 //! What all shards know together.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use config::Config;
 use crossbeam::channel::Sender;
 use crossbeam::utils::CachePadded;
-use runtime::{Address, ShardId};
+use runtime::ShardId;
 
 use crate::admin::Petition;
 use crate::bound::Bounds;
+use crate::cancel::told::ToldCount;
 use crate::catalog::keeper::WatchRequest;
 use crate::clerk::Ask;
+use crate::listen::alias::Aliases;
+use crate::listen::line::LineRequest;
 use crate::memory::MemoryBoard;
 use crate::throttle::Throttle;
-use crate::tls::TlsState;
+use crate::upstream::Directory;
 
 /// What all shards know together.
 pub(crate) struct Board {
@@ -23,34 +25,31 @@ pub(crate) struct Board {
     pub(crate) started: Instant,
     /// Makes up answers for users that do not exist.
     pub(crate) mock_key: [u8; 32],
-    /// Where each configured database is, in the configuration's order.
-    pub(crate) upstreams: Vec<Address>,
-    /// What connections are encrypted with at first.
-    pub(crate) tls: Arc<TlsState>,
+    /// Where each configured database is. For the control side: shards have what they were sent.
+    pub(crate) directory: Directory,
     /// Where users are asked for.
     pub(crate) clerk: Sender<Ask>,
     pub(crate) throttle: Throttle,
     /// Bounds on what all shards have together.
     pub(crate) bounds: Bounds,
     pub(crate) memory: MemoryBoard,
-    /// How long transactions may go on after SIGTERM, in milliseconds.
-    pub(crate) shutdown_timeout_ms: AtomicU64,
     /// Who carries out what consoles ask.
     pub(crate) desk: Sender<Petition>,
     /// Where catalogs are asked for.
     pub(crate) keeper: Sender<WatchRequest>,
+    /// Where connections are asked for that listen for sessions.
+    pub(crate) lines: Sender<LineRequest>,
+    /// Which client holds which backend.
+    pub(crate) aliases: Aliases,
+    /// Sessions that were told the process id of their backend.
+    pub(crate) told: ToldCount,
     /// Clients of each shard.
     clients: Vec<CachePadded<AtomicU32>>,
     total: CachePadded<AtomicU32>,
 }
 
 impl Board {
-    pub(crate) fn new(
-        config: &Config,
-        (upstreams, tls): (Vec<Address>, TlsState),
-        shards: usize,
-        asked: Asked,
-    ) -> Self {
+    pub(crate) fn new(config: &Config, directory: Directory, shards: usize, asked: Asked) -> Self {
         let mut mock_key = [0; 32];
         crate::cancel::fill_random(&mut mock_key);
         Self {
@@ -58,13 +57,14 @@ impl Board {
             mock_key,
             bounds: Bounds::new(config),
             memory: MemoryBoard::new(config.limits.memory, shards),
-            shutdown_timeout_ms: AtomicU64::new(whole_ms(config.limits.shutdown_timeout)),
             keeper: asked.keeper,
+            lines: asked.lines,
+            aliases: Aliases::default(),
             clerk: asked.clerk,
             desk: asked.desk,
             throttle: Throttle::new(config.auth.delay_max),
-            upstreams,
-            tls: Arc::new(tls),
+            directory,
+            told: ToldCount::default(),
             clients: (0..shards).map(|_| CachePadded::default()).collect(),
             total: CachePadded::default(),
         }
@@ -73,7 +73,6 @@ impl Board {
     /// Takes over from a new configuration what all shards know together.
     pub(crate) fn adopt(&self, config: &Config) {
         self.bounds.adopt(config);
-        self.shutdown_timeout_ms.store(whole_ms(config.limits.shutdown_timeout), Ordering::Relaxed);
     }
 
     /// Counts a client in; gives how many there are now.
@@ -112,10 +111,7 @@ impl Board {
 /// Where shards ask for what they must not wait for.
 pub(crate) struct Asked {
     pub(crate) keeper: Sender<WatchRequest>,
+    pub(crate) lines: Sender<LineRequest>,
     pub(crate) clerk: Sender<Ask>,
     pub(crate) desk: Sender<Petition>,
-}
-
-fn whole_ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -43,7 +43,7 @@ impl Writer<'_> {
             self.soil_of_unnamed();
             Vec::new()
         } else if let Some(statement) = self.session.statements.get(bind.statement).map(Rc::clone) {
-            self.prepare(out, &statement)?;
+            let statement = self.prepare(out, &statement)?;
             self.soil_of(&statement);
             statement.name().as_bytes().to_vec()
         } else {

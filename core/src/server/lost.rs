@@ -1,0 +1,38 @@
+//! What becomes of promises when a request fails before their turn.
+
+use dbproto::pipeline::Owed;
+
+use crate::pipe::{Mark, Server, ServerUnnamed};
+use crate::session::{Change, Session, Unnamed};
+
+/// What items had promised did not happen.
+pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, all: &[Owed]) {
+    let mut promised = 0;
+    let mut unnamed = false;
+    for mark in all.iter().map(|owed| Mark::of(*owed)) {
+        match mark {
+            Mark::ClientParse(id) | Mark::OwnParse(id) => server.prepared.on_parse_lost(id),
+            Mark::Evict(id) => server.prepared.on_evict_lost(id),
+            Mark::OwnUnnamed | Mark::UnnamedParse => server.unnamed = ServerUnnamed::Unknown,
+            Mark::None
+            | Mark::SyntheticParse(_)
+            | Mark::SyntheticClose
+            | Mark::Clean
+            | Mark::Dress
+            | Mark::Probe
+            | Mark::Sequences
+            | Mark::Restore
+            | Mark::Luggage
+            | Mark::Counted(_) => {}
+        }
+        promised += usize::from(matches!(mark, Mark::ClientParse(_) | Mark::SyntheticParse(_) | Mark::SyntheticClose));
+        unnamed |= mark == Mark::UnnamedParse;
+    }
+    let Some(session) = session else { return };
+    let changes: Vec<Change> = session.changes.drain(..promised.min(session.changes.len())).collect();
+    // a name that was taken away may be one that was made before
+    changes.into_iter().rev().for_each(|change| change.undo(&mut session.statements));
+    if unnamed {
+        session.unnamed = Unnamed::Absent;
+    }
+}
