@@ -21,7 +21,7 @@ fn console(plane: &Plane) -> RawClient {
 }
 
 /// PgBouncer 1.25's columns: `s` text, `i` int4, `b` int8, `n` numeric, `y` bytea; ours behind the `+`.
-const COLUMNS: [(&str, &str); 26] = [
+const COLUMNS: [(&str, &str); 25] = [
     (
         "CLIENTS",
         "type:s user:s database:s replication:s state:s addr:s port:i local_addr:s local_port:i connect_time:s request_time:s wait:i wait_us:i close_needed:i ptr:s link:s remote_pid:i tls:s application_name:s prepared_statements:i id:i + shard:i",
