@@ -45,6 +45,7 @@ soak: ## the long form of the tests: the oracle, the leak list, attacks, mutated
 	OPTIMACORE_SOAK_SECONDS=120 $(CARGO) test --locked -p optimacore-tests --test listen random
 	OPTIMACORE_SOAK_SECONDS=1 $(CARGO) test --locked -p optimacore-tests --test regress
 	OPTIMACORE_FUZZ_SECONDS=60 $(CARGO) test --locked -p optimacore-tests --test fuzz
+	OPTIMACORE_FUZZ_SECONDS=60 $(CARGO) test --locked -p optimacore-tests --test reference
 
 deny: ## licences and advisories of every dependency (needs cargo-deny)
 	$(CARGO) deny --locked check

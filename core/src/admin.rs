@@ -24,6 +24,7 @@ use std::time::Instant;
 use config::Config;
 use crossbeam::channel::Sender;
 use runtime::ShardId;
+use stats::StatementStats;
 
 use crate::admin::command::{Command, Scope};
 use crate::admin::pinned::PinReport;
@@ -136,6 +137,8 @@ pub(crate) enum Order {
     Count(Sender<Count>),
     /// Tell of the connections whose index is from here on, some at a time.
     Survey { from: u32, reply: Sender<Page> },
+    /// Tell what is counted by statement.
+    Statements(Sender<Vec<StatementStats>>),
     /// This is how the levers stand now.
     Levers(Arc<Levers>),
     /// Server connections made before this generation are closed as soon as they are free.

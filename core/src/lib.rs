@@ -28,6 +28,7 @@ mod slab;
 mod statement;
 mod stock;
 mod systemd;
+mod tally;
 mod throttle;
 mod tls;
 mod upstream;

@@ -7,6 +7,7 @@ use runtime::Expectation;
 
 use crate::pipe::{List, Server};
 use crate::slab::Slab;
+use crate::tally::Tag;
 
 /// Kinds that are remembered.
 const KINDS_MAX: usize = 16 * 1024;
@@ -27,6 +28,7 @@ struct Pace {
 struct Ended {
     kind: u64,
     len: usize,
+    tag: Tag,
 }
 
 /// Lives on one shard; kinds are [`crate::verdict::Verdict::kind`], mixed with the pool.
@@ -48,21 +50,22 @@ const COUNT_PAUSE: Duration = Duration::from_micros(200);
 
 impl Paces {
     /// A request has ended that was due since then; kind 0 is none.
-    pub(crate) fn on_end(&mut self, kind: u64, len: usize, due_since: Instant) {
-        self.ended.push(Ended { kind, len });
+    pub(crate) fn on_end(&mut self, kind: u64, tag: Tag, len: usize, due_since: Instant) {
+        self.ended.push(Ended { kind, len, tag });
         self.due_since.get_or_insert(due_since);
     }
 
     /// The bytes of one turn from one connection have been read: how many requests ended with them, and how many microseconds
-    /// each took. Those whose answers came together have shared the time; when each ended, nobody saw.
-    pub(crate) fn settle(&mut self, now: Instant) -> Option<(u64, u64)> {
+    /// each took. Those whose answers came together have shared the time; when each ended, nobody saw. `tell` is
+    /// given each one's tag with that.
+    pub(crate) fn settle(&mut self, now: Instant, mut tell: impl FnMut(Tag, u64)) -> Option<(u64, u64)> {
         let took = now.saturating_duration_since(self.due_since.take()?);
         let count = self.ended.len() as u64;
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX) / count.max(1);
         for index in 0..self.ended.len() {
-            if let Some(Ended { kind, len }) = self.ended.get(index).copied()
-                && kind != 0
-            {
+            let Some(Ended { kind, len, tag }) = self.ended.get(index).copied() else { break };
+            tell(tag, us);
+            if kind != 0 {
                 self.note(kind, us, len);
             }
         }
@@ -115,13 +118,15 @@ mod tests {
     #[test]
     fn requests_that_end_together_have_shared_the_time() {
         let (mut paces, then) = (Paces::default(), Instant::now());
-        assert_eq!(paces.settle(then), None);
+        let mut told = Vec::new();
+        assert_eq!(paces.settle(then, |_, us| told.push(us)), None);
         for _ in 0..4 {
-            paces.on_end(1, 10, then);
+            paces.on_end(1, Tag::NONE, 10, then);
         }
-        assert_eq!(paces.settle(then + Duration::from_micros(400)), Some((4, 100)));
+        assert_eq!(paces.settle(then + Duration::from_micros(400), |_, us| told.push(us)), Some((4, 100)));
         assert!(paces.is_light(1));
-        assert_eq!(paces.settle(then), None);
+        assert_eq!(paces.settle(then, |_, us| told.push(us)), None);
+        assert_eq!(told, [100; 4]);
     }
 
     #[test]

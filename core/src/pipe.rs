@@ -31,6 +31,7 @@ use crate::session::login::reading;
 use crate::session::{Reading, SessionId};
 use crate::slab::Key;
 use crate::statement::{PreparedSet, StatementId};
+use crate::tally::Tag;
 
 /// Names a server connection on its shard.
 pub(crate) type ServerId = Key<Server>;
@@ -70,6 +71,8 @@ pub(crate) enum Mark {
     Sequences,
     /// Our Close of a statement for which there was no room.
     Evict(StatementId),
+    /// A client's statement that runs; where it is counted.
+    Counted(Tag),
     /// A client's RESET, with our words behind it that bring back what its session began with.
     Restore,
     /// The end of the settings that travel with a request.
@@ -93,7 +96,18 @@ impl Mark {
             Self::Evict(id) => (10 << 28) | (id & MARK_ID_MASK),
             Self::Restore => 13 << 28,
             Self::Luggage => 11 << 28,
+            Self::Counted(tag) => (14 << 28) | tag.bits(),
         }
+    }
+
+    /// Of a statement that runs.
+    pub(crate) fn counted(tag: Tag) -> u32 {
+        if tag == Tag::NONE { Self::None } else { Self::Counted(tag) }.encode()
+    }
+
+    /// Where what is owed is counted, if it is.
+    pub(crate) const fn tag_of(owed: Owed) -> Tag {
+        if let Self::Counted(tag) = Self::of(owed) { tag } else { Tag::NONE }
     }
 
     pub(crate) const fn of(owed: Owed) -> Self {
@@ -109,6 +123,7 @@ impl Mark {
             8 => Self::Dress,
             9 => Self::Probe,
             10 => Self::Evict(id),
+            14 => Self::Counted(Tag::of(id)),
             13 => Self::Restore,
             12 => Self::Sequences,
             11 => Self::Luggage,

@@ -21,6 +21,7 @@ use crate::catalog::keeper::{self, WatchRequest};
 use crate::clerk::{self, Ask};
 use crate::listen::line;
 use crate::shard::{Asked, Board, Message, Shard};
+use crate::stock::Stock;
 use crate::systemd::{self, Herald};
 use crate::tls::{self, TlsState};
 use crate::upstream::{self, Directory};
@@ -200,11 +201,13 @@ fn take_snapshot(handles: &[ShardHandle<Message>], board: &Board) -> Snapshot {
         taken_unix_us: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, micros),
         shards: Vec::new(),
         pools: Vec::new(),
+        statements: Vec::new(),
     };
     let until = Instant::now() + SNAPSHOT_MAX;
-    while let Ok((shard, pools)) = replies.recv_deadline(until) {
+    while let Ok(Stock { shard, pools, statements }) = replies.recv_deadline(until) {
         snapshot.shards.push(shard);
         snapshot.pools.extend(pools);
+        snapshot.statements.extend(statements);
     }
     snapshot.shards.sort_by_key(|shard| shard.shard);
     snapshot.pools.sort_by(|a, b| (&a.database, &a.user, a.shard).cmp(&(&b.database, &b.user, b.shard)));

@@ -162,6 +162,7 @@ impl Shard {
             }
             List::Exclusive => {
                 self.note_idle(io.now(), id);
+                self.go_on_in_group(id);
                 self.let_go_if_done(io, id);
             }
             List::Shared | List::Draining => self.after_shared(io, id),
@@ -174,6 +175,18 @@ impl Shard {
                 }
             }
             List::Connecting | List::Idle | List::Working | List::Relaying | List::Leaving(_) | List::Closing => {}
+        }
+    }
+
+    /// Its holder may have more for it that had to wait for the requests before it. These are answered, or an error has taken
+    /// them with it, and the group that is open goes on.
+    fn go_on_in_group(&mut self, id: ServerId) {
+        let Some(server) = self.servers.get(id) else { return };
+        let Some(holder) = server.holder else { return };
+        let Some(session) = self.sessions.get_mut(holder) else { return };
+        session.lift_vain_barrier(&server.pipeline);
+        if server.pipeline.ready_count() == 0 && !server.is_quiet() && !session.input.is_empty() {
+            self.ready.push_back(holder);
         }
     }
 

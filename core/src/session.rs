@@ -6,11 +6,12 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use dbproto::auth::Credentials;
 use dbproto::auth::server::{Secret, ServerAuth};
+use dbproto::pipeline::Pipeline;
 use runtime::{ShardId, SocketId};
 
 use crate::admin::Record;
@@ -30,6 +31,7 @@ use crate::session::setting::Setting;
 use crate::shard::Admission;
 use crate::slab::Key;
 use crate::statement::Statement;
+use crate::tally::Account;
 
 mod admit;
 mod hazard;
@@ -261,6 +263,8 @@ pub(crate) enum Weight {
 pub(crate) struct Shareable {
     pub(crate) len: usize,
     pub(crate) kind: u64,
+    /// Of its text; see [`crate::tally`].
+    pub(crate) fingerprint: u64,
     pub(crate) weight: Weight,
     /// The state of the catalog it was proven by.
     pub(crate) catalog_state: u64,
@@ -323,6 +327,8 @@ pub(crate) struct Session {
     pub(crate) shareable: Option<Shareable>,
     /// The kind of the request that runs, for [`crate::pace`]; 0 for none.
     pub(crate) kind: u64,
+    /// What is counted by statement.
+    pub(crate) account: Account,
     /// How its statements read.
     pub(crate) reading: Reading,
     pub(crate) skip: Skip,
@@ -345,6 +351,21 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// What the barrier stands for is not going to be answered: an error came before it, and Postgres passes over everything up
+    /// to the Sync, which the client may go on to send.
+    pub(crate) fn lift_vain_barrier(&mut self, pipeline: &Pipeline) {
+        if self.barrier == Barrier::UntilReady && pipeline.ready_count() == 0 {
+            self.barrier = Barrier::Open;
+            self.deallocating = Deallocating::No;
+            self.resetting = Resetting::No;
+        }
+    }
+
+    /// Its request has waited so long for a server connection.
+    pub(crate) fn note_wait(&mut self, waited: Duration) {
+        self.account.waited_us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
+    }
+
     /// A client that has just connected.
     pub(crate) fn accepted(socket: SocketId, secret: CancelSecret, peer: Option<IpAddr>, now: Instant) -> Self {
         Self {
@@ -381,6 +402,7 @@ impl Session {
             settings_done: 0,
             shareable: None,
             kind: 0,
+            account: Account::default(),
             reading: Reading::Unusual,
             skip: Skip::No,
             coming: Coming::More,

@@ -13,7 +13,7 @@ use bytes::BytesMut;
 use config::Config;
 use crossbeam::channel::Sender;
 use runtime::{Closed, Event, Expectation, Io, Reactor, ShardId, Tenure, Tls};
-use stats::{PoolStats, ShardStats};
+use stats::ShardStats;
 
 use crate::admin::pinned::PinLog;
 use crate::admin::{Levers, Order, Record, Withdrawal};
@@ -36,6 +36,8 @@ use crate::session::secure::Transport;
 use crate::session::{Phase, Place, Session, SessionId, Start};
 use crate::slab::{Key, Slab, TokenKind};
 use crate::statement::Interner;
+use crate::stock::Stock;
+use crate::tally::Tallies;
 use crate::tls::TlsState;
 use crate::upstream::{Map, Places};
 
@@ -108,7 +110,7 @@ pub(crate) enum Message {
     /// What the desk wants; see [`crate::admin`].
     Admin(Box<Order>),
     /// Tell what has been counted.
-    Snapshot(Sender<(ShardStats, Vec<PoolStats>)>),
+    Snapshot(Sender<Stock>),
 }
 
 // what crosses is moved several times: the larger parts of messages are boxed
@@ -133,6 +135,8 @@ pub(crate) struct Shard {
     pub(crate) interner: Interner,
     /// How long requests of each kind take.
     pub(crate) paces: Paces,
+    /// What is counted by statement.
+    pub(crate) tallies: Tallies,
     /// Catalogs, for pools that are still to open.
     pub(crate) news: HashMap<DatabaseKey, News>,
     /// What is listened to for sessions.
@@ -180,7 +184,6 @@ impl Shard {
         let map = board.directory.map();
         let is_unix = listeners.iter().map(|listener| listener.is_unix).collect();
         Self {
-            config,
             tls: Arc::clone(&map.tls),
             places: Arc::clone(&map.places),
             board,
@@ -192,6 +195,7 @@ impl Shard {
             pool_index: HashMap::new(),
             interner: Interner::default(),
             paces: Paces::default(),
+            tallies: Tallies::new(config.stats.statements),
             news: HashMap::new(),
             hubs: Hubs::default(),
             ready: VecDeque::new(),
@@ -209,6 +213,7 @@ impl Shard {
             serials: 0,
             pin_log: PinLog::default(),
             next_tick: None,
+            config,
             listeners,
             is_unix,
         }
@@ -557,7 +562,7 @@ impl Reactor for Shard {
             Message::Admin(order) => self.on_order(io, *order),
             Message::Snapshot(reply) => {
                 // the asker may have given up
-                let _sent: Result<(), _> = reply.send(self.take_stock());
+                let _sent: Result<(), _> = reply.send(self.take_full_stock());
             }
         }
         self.run_ready(io);

@@ -67,7 +67,8 @@ impl Shard {
             // only there is what it has left; but not for ever: once it is known what that is, the session can share again
             return weight == Weight::Light && self.ask_at_home(io, id);
         }
-        session.shareable = Some(Shareable { len, kind, weight, catalog_state: pool.catalog_state() });
+        session.shareable =
+            Some(Shareable { len, kind, fingerprint: verdict.kind, weight, catalog_state: pool.catalog_state() });
         self.try_share(io, id)
     }
 
@@ -150,7 +151,7 @@ impl Shard {
             self.hurry(io);
             self.watch_server(io, server_id);
         }
-        let Self { sessions, servers, interner, pools, stats, .. } = self;
+        let Self { sessions, servers, interner, pools, stats, tallies, .. } = self;
         let (Some(session), Some(server)) = (sessions.get_mut(id), servers.get_mut(server_id)) else { return false };
         let (Some(pool), Some(shareable)) = (pools.get_mut(server.pool.0 as usize), session.shareable) else {
             return false;
@@ -164,7 +165,8 @@ impl Shard {
         let before = out.len();
         let request = input.get(..shareable.len).unwrap_or_default();
         let brings = session.dress.luggage(&server.dress).is_some_and(|mut settings| settings.next().is_some());
-        let written = write_shared(Writer::new(session, server, interner, pool), out, request);
+        session.note_wait(now.saturating_duration_since(session.waiting_since));
+        let written = write_shared(Writer::new(session, server, interner, (pool, tallies)), out, request);
         let len = out.len().saturating_sub(before);
         session.input = input;
         session.kind = shareable.kind;
@@ -181,8 +183,7 @@ impl Shard {
             pool.stats.requests_exclusive += 1;
         }
         pool.stats.bytes_to_server += len as u64;
-        let waited = now.saturating_duration_since(session.waiting_since);
-        pool.note_wait(waited);
+        pool.note_wait(now.saturating_duration_since(session.waiting_since));
         match written {
             Ok(counts) => {
                 counts.add_to(&mut pool.stats);

@@ -11,9 +11,11 @@ use std::collections::{HashMap, HashSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use dbproto::sql::Backslash;
+use dbproto::sql::{Backslash, fingerprint};
 
 use crate::catalog::Catalog;
+use crate::pool::PoolId;
+use crate::tally::{Tag, Tallies, Text};
 use crate::verdict::{Verdict, judge};
 
 /// What identifies a prepared statement.
@@ -63,6 +65,10 @@ pub(crate) struct Statement {
     pub(crate) wording: Wording,
     /// The last verdict, and the catalog it was found by.
     verdict: Cell<Option<(u64, Verdict)>>,
+    /// Of its text, once it is known; see [`crate::tally`].
+    fingerprint: Cell<u64>,
+    /// Where it was counted last.
+    tag: Cell<Tag>,
 }
 
 /// What begins every name we give to a statement on a server. A client's own unknown name that begins so is altered
@@ -73,6 +79,20 @@ impl Statement {
     /// The name on server connections.
     pub(crate) fn name(&self) -> StatementName {
         StatementName::new(self.id)
+    }
+
+    /// Where it is counted; nothing is searched for as long as that does not change.
+    pub(crate) fn tag(&self, tallies: &mut Tallies, pool: PoolId, backslash: Backslash) -> Tag {
+        let known = self.tag.get();
+        if !tallies.is_on() || (known != Tag::NONE && tallies.touch(pool, known)) {
+            return known;
+        }
+        if self.fingerprint.get() == 0 {
+            self.fingerprint.set(fingerprint(&self.source.text, backslash));
+        }
+        let text = Text { text: &self.source.text, backslash, fingerprint: self.fingerprint.get() };
+        self.tag.set(tallies.tag(pool, &text));
+        self.tag.get()
     }
 
     /// What this catalog says of its text, as a session reads it that reads as usual.
@@ -200,8 +220,14 @@ impl Interner {
         }
         self.bytes += len;
         let wording = Wording::of(&source.text);
-        let verdict = Cell::new(None);
-        let statement = Rc::new(Statement { id: self.last_id, source: Arc::clone(&source), wording, verdict });
+        let statement = Rc::new(Statement {
+            id: self.last_id,
+            source: Arc::clone(&source),
+            wording,
+            verdict: Cell::new(None),
+            fingerprint: Cell::new(0),
+            tag: Cell::new(Tag::NONE),
+        });
         self.by_source.insert(source, Rc::clone(&statement));
         statement
     }

@@ -1,13 +1,34 @@
 //! What a shard has counted, with the gauges as they are now.
 
-use stats::{PoolStats, ShardStats};
+use stats::{PoolStats, ShardStats, StatementStats};
 
 use crate::listen::Hearing;
 use crate::pipe::List;
 use crate::session::{Pin, Place};
 use crate::shard::Shard;
 
+/// All that a shard has counted.
+pub(crate) struct Stock {
+    pub(crate) shard: ShardStats,
+    pub(crate) pools: Vec<PoolStats>,
+    pub(crate) statements: Vec<StatementStats>,
+}
+
 impl Shard {
+    /// A copy of everything.
+    pub(crate) fn take_full_stock(&self) -> Stock {
+        let (shard, pools) = self.take_stock();
+        Stock { shard, pools, statements: self.take_tallies() }
+    }
+
+    /// A copy of what is counted by statement.
+    pub(crate) fn take_tallies(&self) -> Vec<StatementStats> {
+        self.tallies.copy(|id| {
+            let pool = self.pool(id)?;
+            Some((pool.stats.database.clone(), pool.stats.user.clone()))
+        })
+    }
+
     /// A copy of this shard's statistics.
     pub(crate) fn take_stock(&self) -> (ShardStats, Vec<PoolStats>) {
         let mut shard = self.stats.clone();

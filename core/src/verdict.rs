@@ -4,7 +4,7 @@
 //! token is [`Verdict::UNKNOWN`], which is always right: such a request gets a connection of its own and that connection is
 //! cleaned before anybody else has it.
 
-use dbproto::sql::{Backslash, Lexer, Token, fold};
+use dbproto::sql::{Backslash, Fingerprint, Lexer, Token, fold};
 
 use crate::catalog::{Catalog, Harmless};
 use crate::pipe::Soil;
@@ -59,13 +59,16 @@ pub(crate) fn judge(text: &[u8], backslash: Backslash, catalog: &Catalog) -> Ver
                 verdict.sharing = found.sharing;
             }
             Ok(None) => break,
-            Err(Unknown) => return Verdict::UNKNOWN,
+            Err(Unknown) => {
+                while reader.advance().is_some() {}
+                return Verdict { kind: reader.kind.value(), ..Verdict::UNKNOWN };
+            }
         }
     }
     if statements != 1 {
         verdict.sharing = Sharing::Impossible;
     }
-    verdict.kind = reader.kind;
+    verdict.kind = reader.kind.value();
     verdict
 }
 
@@ -118,7 +121,7 @@ struct Reader<'a> {
     failed: bool,
     catalog: &'a Catalog,
     name: Vec<u8>,
-    kind: u64,
+    kind: Fingerprint,
     /// What stands before each open parenthesis.
     open: Vec<Before>,
 }
@@ -221,7 +224,7 @@ impl<'a> Reader<'a> {
             failed: false,
             catalog,
             name: Vec::with_capacity(64),
-            kind: 0,
+            kind: Fingerprint::default(),
             open: Vec::new(),
         };
         out.advance();
@@ -230,6 +233,9 @@ impl<'a> Reader<'a> {
 
     fn advance(&mut self) -> Option<Token<'a>> {
         let token = self.next;
+        if let Some(token) = &token {
+            self.kind.add(token);
+        }
         match self.lexer.poll_token() {
             Ok(next) => self.next = next,
             Err(_) => {
@@ -238,13 +244,6 @@ impl<'a> Reader<'a> {
             }
         }
         token
-    }
-
-    fn mix(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.kind = (self.kind ^ u64::from(byte.to_ascii_lowercase())).wrapping_mul(0x0100_0000_01b3);
-        }
-        self.kind = self.kind.rotate_left(7);
     }
 
     /// One statement up to its semicolon; none at the end.
@@ -258,7 +257,6 @@ impl<'a> Reader<'a> {
             Some(Token::Word(word)) => word,
             Some(_) => return Err(Unknown),
         };
-        self.mix(word);
         let mut folded = [0_u8; 12];
         let first = fold_short(word, &mut folded);
         let mut found = Found { shape: Shape::Read, sharing: Sharing::Impossible, soil: Soil::Clean };
@@ -305,7 +303,6 @@ impl<'a> Reader<'a> {
             let mut this: &[u8] = b"";
             match token {
                 Token::Word(word) => {
-                    self.mix(word);
                     this = fold_short(word, &mut folded);
                     match this {
                         // makes a table, reads a part of one by a method of its own, or takes locks others wait for
@@ -321,12 +318,10 @@ impl<'a> Reader<'a> {
                     }
                     self.word(token, Words { this, last }, found)?;
                 }
-                Token::Quoted(name) => {
-                    self.mix(name);
+                Token::Quoted(_) => {
                     self.word(token, Words { this: b"\"", last }, found)?;
                 }
                 Token::Operator(operator) => {
-                    self.mix(operator);
                     if operator != b"=>" && self.catalog.operator(operator) == Harmless::No {
                         return Err(Unknown);
                     }
@@ -337,21 +332,13 @@ impl<'a> Reader<'a> {
                     }
                     let inside = FROM_INSIDE.contains(&last);
                     self.open.push(if inside { Before::FromInside } else { Before::Other });
-                    self.mix(b"(");
                 }
                 Token::Punctuation(b')') => {
                     self.open.pop().ok_or(Unknown)?;
-                    self.mix(b")");
                 }
                 Token::Punctuation(b';') => return Err(Unknown),
-                Token::Punctuation(byte) => {
-                    self.mix(&[byte]);
-                    if byte == b'.' {
-                        this = b".";
-                    }
-                }
-                Token::String | Token::Number | Token::Parameter(_) => self.mix(b"?"),
-                Token::Cast => self.mix(b":"),
+                Token::Punctuation(b'.') => this = b".",
+                Token::Punctuation(_) | Token::String | Token::Number | Token::Parameter(_) | Token::Cast => {}
             }
             last = static_word(this);
         }
@@ -402,11 +389,7 @@ impl<'a> Reader<'a> {
         let mut token = first;
         while self.next == Some(Token::Punctuation(b'.')) {
             self.advance();
-            self.mix(b".");
             token = self.advance().ok_or(Unknown)?;
-            if let Token::Word(name) | Token::Quoted(name) = token {
-                self.mix(name);
-            }
         }
         let call = position == Position::Source && self.next == Some(Token::Punctuation(b'('));
         let catalog = self.catalog;

@@ -15,6 +15,9 @@ use stats::{Hist, PoolStats, Snapshot};
 use crate::dev::place;
 use crate::terminal;
 
+/// Statements in the table; `ctl admin show statements` and `--json` give all.
+const STATEMENTS_SHOWN: usize = 10;
+const STATEMENT_LEN_SHOWN: usize = 60;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 
 #[derive(clap::Args)]
@@ -102,6 +105,8 @@ fn picture(now: &Snapshot, interval: Option<&Snapshot>, times: &Snapshot) -> Str
         titled("State", &state(now)),
         titled("Times", &durations(times)),
     ];
+    let heaviest = heaviest(times);
+    let tables = tables.into_iter().chain(heaviest.map(|table| titled("Statements", &table))).collect::<Vec<_>>();
     let lines = tables.join("\n\n");
     lines.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
 }
@@ -284,6 +289,39 @@ fn durations(times: &Snapshot) -> Table {
     table(&head, 2, rows)
 }
 
+/// The statements on which PostgreSQL has worked longest; none where none are counted.
+fn heaviest(times: &Snapshot) -> Option<Table> {
+    let all = stats::statement::total(&times.statements);
+    let head = [
+        "database",
+        "user",
+        "calls",
+        "rows",
+        "errors",
+        "shared",
+        "server total",
+        "p50",
+        "p95",
+        "p99",
+        "queue p99",
+        "statement",
+    ];
+    let rows = all.iter().take(STATEMENTS_SHOWN).map(|one| {
+        let share = one.shared.saturating_mul(100).checked_div(one.shared.saturating_add(one.exclusive));
+        let mut row = vec![one.database.clone(), one.user.clone()];
+        row.extend([one.calls, one.rows, one.errors].map(|count| count.to_string()));
+        row.push(share.map_or_else(|| "-".to_owned(), |share| format!("{share} %")));
+        row.push(span(Some(one.server_us)));
+        row.extend([0.5, 0.95, 0.99].map(|share| span(one.server_time.quantile(share))));
+        row.push(span(one.queue_time.quantile(0.99)));
+        let text = one.statement.as_deref().unwrap_or("(all others)");
+        let short: String = text.chars().take(STATEMENT_LEN_SHOWN).collect();
+        row.push(if short.len() < text.len() { short + "…" } else { short });
+        row
+    });
+    (!all.is_empty()).then(|| table_aligned(&head, |column| (2..11).contains(&column), rows))
+}
+
 fn rate(interval: Option<&Snapshot>, count: Option<u64>) -> String {
     let rate = interval.zip(count).map(|(interval, count)| interval.per_second(count));
     rate.map_or_else(|| "-".to_owned(), |rate| if rate < 10.0 { format!("{rate:.1}") } else { format!("{rate:.0}") })
@@ -312,9 +350,13 @@ fn bytes(count: u64) -> String {
     format!("{rest:.1} TiB")
 }
 
-#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
 fn time(hist: &Hist, share: f64) -> String {
-    match hist.quantile(share) {
+    span(hist.quantile(share))
+}
+
+#[expect(clippy::cast_precision_loss, reason = "shown with three digits")]
+fn span(us: Option<u64>) -> String {
+    match us {
         None => "-".to_owned(),
         Some(us) if us < 1000 => format!("{us} µs"),
         Some(us) if us < 10_000 => format!("{:.2} ms", us as f64 / 1e3),
@@ -372,6 +414,7 @@ mod tests {
             taken_unix_us: 0,
             shards: vec![shard(0), shard(1)],
             pools: vec![pool(0, "ann"), pool(1, "ann"), pool(0, "bob")],
+            statements: Vec::new(),
         }
     }
 
@@ -407,6 +450,36 @@ mod tests {
              shop      ann           -    -    -      -       50 ms  95 ms  99 ms  100 ms
              shop      bob           -    -    -      -       50 ms  95 ms  99 ms  100 ms"#]]
         .assert_eq(&picture(&now, interval.as_ref(), &now));
+    }
+
+    #[test]
+    fn the_heaviest_statements_are_shown_and_long_ones_cut() {
+        let mut now = snapshot(10, 1);
+        let statement = |text: Option<&str>, server_us| stats::StatementStats {
+            database: "shop".into(),
+            user: "ann".into(),
+            fingerprint: server_us,
+            statement: text.map(str::to_owned),
+            calls: 4,
+            rows: 4,
+            errors: 1,
+            shared: 3,
+            exclusive: 1,
+            server_us,
+            ..stats::StatementStats::default()
+        };
+        let long = "select ".repeat(20);
+        now.statements =
+            vec![statement(None, 1_000), statement(Some(&long), 70), statement(Some("select ?"), 5_000_000)];
+        let text = picture(&now, None, &now);
+        let (_, table) = text.split_once("Statements\n").unwrap();
+        expect![[r#"
+            Statements
+             database  user  calls  rows  errors  shared  server total  p50  p95  p99  queue p99  statement
+             shop      ann       4     4       1    75 %         5.0 s    -    -    -          -  select ?
+             shop      ann       4     4       1    75 %       1.00 ms    -    -    -          -  (all others)
+             shop      ann       4     4       1    75 %         70 µs    -    -    -          -  select select select select select select select select sele…"#]]
+        .assert_eq(&format!("Statements\n{table}"));
     }
 
     #[test]

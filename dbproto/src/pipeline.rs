@@ -304,6 +304,18 @@ impl Pipeline {
             || self.queue.back().is_some_and(|item| !item.expect.is_terminal() && item.expect != Expect::CopyEnd)
     }
 
+    /// Whether the backend passes over whatever is sent up to the next Sync: an error was met in the group.
+    #[must_use]
+    pub fn is_skipping(&self) -> bool {
+        self.reading == Reading::SkippingToSync
+    }
+
+    /// Whether nobody knows yet if the group that has not been ended goes on or has failed.
+    #[must_use]
+    pub fn is_group_undecided(&self) -> bool {
+        self.reading == Reading::Commands && self.group == Group::Open && !self.queue.is_empty()
+    }
+
     /// Whether the backend waits for COPY data from the frontend.
     #[must_use]
     pub fn is_copying_in(&self) -> bool {

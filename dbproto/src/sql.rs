@@ -14,6 +14,10 @@
 
 use std::fmt;
 
+mod normal;
+
+pub use normal::{Fingerprint, NORMAL_LEN_MAX, fingerprint, normalize};
+
 /// How a backslash in a plain string reads.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Backslash {

@@ -117,6 +117,12 @@ impl PlaneBuilder {
         self.set("auth", key, value.into())
     }
 
+    /// `stats.statements`.
+    #[must_use]
+    pub fn statements(self, count: u32) -> Self {
+        self.set("stats", "statements", i64::from(count).into())
+    }
+
     /// `log.level`.
     #[must_use]
     pub fn log(self, level: &str) -> Self {

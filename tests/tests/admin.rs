@@ -21,7 +21,7 @@ fn console(plane: &Plane) -> RawClient {
 }
 
 /// PgBouncer 1.25's columns: `s` text, `i` int4, `b` int8, `n` numeric, `y` bytea; ours behind the `+`.
-const COLUMNS: [(&str, &str); 24] = [
+const COLUMNS: [(&str, &str); 25] = [
     (
         "CLIENTS",
         "type:s user:s database:s replication:s state:s addr:s port:i local_addr:s local_port:i connect_time:s request_time:s wait:i wait_us:i close_needed:i ptr:s link:s remote_pid:i tls:s application_name:s prepared_statements:i id:i + shard:i",
@@ -83,6 +83,10 @@ const COLUMNS: [(&str, &str); 24] = [
     (
         "PIPES",
         "+ shard:i id:i database:s user:s state:s client:s in_flight:i owed:i left_behind:s settings:i prepared_statements:i remote_pid:i age:i idle:i",
+    ),
+    (
+        "STATEMENTS",
+        "+ database:s user:s fingerprint:s statement:s calls:n rows:n errors:n shared:n exclusive:n server_time:n queue_p50:n queue_p95:n queue_p99:n server_p50:n server_p95:n server_p99:n",
     ),
     ("PINS", "+ client:i user:s database:s application_name:s reason:s since:s seconds:i server:s shard:i"),
 ];

@@ -277,7 +277,16 @@ pub(crate) const STATS: Section = Section {
     title: "[stats]",
     name: "stats",
     doc: "Statistics, as `ctl stats` reads them.",
-    keys: &[key("socket", "path", "", "Unix socket that gives out statistics. Without the key there is none.")],
+    keys: &[
+        key("socket", "path", "", "Unix socket that gives out statistics. Without the key there is none."),
+        key(
+            "statements",
+            "number, at most 10000",
+            "500",
+            "Statements that are counted singly on each core (`SHOW STATEMENTS`), constants left out. When there are more, those \
+             that have not run lately are counted together. Each takes up to 4 KiB. `0`: none.",
+        ),
+    ],
 };
 
 pub(crate) const LOG: Section = Section {

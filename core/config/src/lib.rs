@@ -130,10 +130,18 @@ impl Default for Limits {
 }
 
 /// `[stats]`.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Stats {
     /// The Unix socket that gives out statistics. Default: none.
     pub socket: Option<PathBuf>,
+    /// Statements that each shard counts singly; none if 0. Default 500.
+    pub statements: u32,
+}
+
+impl Default for Stats {
+    fn default() -> Self {
+        Self { socket: None, statements: 500 }
+    }
 }
 
 /// `[log]`.

@@ -183,7 +183,12 @@ fn timeouts(reader: &mut Reader<'_>, table: &Table<'_>) -> TimeoutOverrides {
 
 fn stats(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Stats {
     let table = reader.table(root, &key::STATS);
-    Stats { socket: table.and_then(|table| reader.read(&table, "socket", value::socket)) }
+    let default = Stats::default();
+    let Some(table) = table else { return default };
+    Stats {
+        socket: reader.read(&table, "socket", value::socket),
+        statements: reader.read(&table, "statements", value::statements).unwrap_or(default.statements),
+    }
 }
 
 fn log(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Log {

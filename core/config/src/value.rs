@@ -59,6 +59,11 @@ pub(crate) fn positive(value: &DeValue<'_>) -> Parsed<u32> {
     number(value, 1)
 }
 
+pub(crate) fn statements(value: &DeValue<'_>) -> Parsed<u32> {
+    let most = 10_000;
+    number(value, 0).and_then(|count| if count <= most { Ok(count) } else { Err(format!("must be at most {most}")) })
+}
+
 pub(crate) fn port(value: &DeValue<'_>) -> Parsed<u16> {
     number(value, 1).and_then(|port| u16::try_from(port).map_err(|_| "must be at most 65535".to_owned()))
 }

@@ -49,6 +49,7 @@ impl Show {
             Self::Shards => &SHARDS,
             Self::Pipes => &PIPES,
             Self::Pins => &PINS,
+            Self::Statements => &STATEMENTS,
             Self::Listeners => &LISTENERS,
         })
     }
@@ -289,6 +290,25 @@ const PIPES: [Column; 14] = [
     int("remote_pid"),
     int("age"),
     int("idle"),
+];
+
+const STATEMENTS: [Column; 16] = [
+    text("database"),
+    text("user"),
+    text("fingerprint"),
+    text("statement"),
+    number("calls"),
+    number("rows"),
+    number("errors"),
+    number("shared"),
+    number("exclusive"),
+    number("server_time"),
+    number("queue_p50"),
+    number("queue_p95"),
+    number("queue_p99"),
+    number("server_p50"),
+    number("server_p95"),
+    number("server_p99"),
 ];
 
 const LISTENERS: [Column; 7] = [

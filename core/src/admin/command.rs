@@ -101,6 +101,7 @@ pub(crate) enum Show {
     Shards,
     Sockets,
     State,
+    Statements,
     Stats,
     StatsAverages,
     StatsTotals,
@@ -111,7 +112,7 @@ pub(crate) enum Show {
 
 impl Show {
     /// All, in the order they are listed in.
-    pub(crate) const ALL: [(Self, &'static str); 26] = [
+    pub(crate) const ALL: [(Self, &'static str); 27] = [
         (Self::Help, "HELP"),
         (Self::Clients, "CLIENTS"),
         (Self::Servers, "SERVERS"),
@@ -137,6 +138,7 @@ impl Show {
         (Self::Shards, "SHARDS"),
         (Self::Pipes, "PIPES"),
         (Self::Pins, "PINS"),
+        (Self::Statements, "STATEMENTS"),
         (Self::Listeners, "LISTENERS"),
     ];
 }

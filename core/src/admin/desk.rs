@@ -434,6 +434,8 @@ impl Desk {
 
     fn show(&self, show: Show) -> crate::admin::table::Table {
         let (clients, servers) = if show.needs_connections() { self.survey() } else { Default::default() };
+        let by_statement = show == Show::Statements;
+        let statements = if by_statement { self.ask_all(Order::Statements).concat() } else { Vec::new() };
         let facts = Facts {
             config: &self.config,
             hosts: self.board.directory.rows(),
@@ -441,6 +443,7 @@ impl Desk {
             counts: self.count(),
             clients,
             servers,
+            statements,
             before: &self.samples.0,
             commands: self.commands,
         };

@@ -22,6 +22,7 @@ impl Shard {
         match order {
             Order::Count(to) => reply(&to, self.count(io)),
             Order::Survey { from, reply: to } => reply(&to, self.survey(io, from)),
+            Order::Statements(to) => reply(&to, self.take_tallies()),
             Order::Levers(levers) => self.set_levers(io, levers),
             Order::Reconnect { scope, generation } => {
                 for id in self.pools_of(&scope) {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use config::{Config, Database};
 use runtime::Address;
-use stats::PoolStats;
+use stats::{PoolStats, StatementStats};
 
 use crate::admin::column::TOTALS_NAMES;
 use crate::admin::command::Show;
@@ -19,6 +19,7 @@ use crate::upstream::HostRow;
 
 mod connection;
 mod listener;
+mod statement;
 
 use connection::Which;
 
@@ -34,6 +35,7 @@ pub(super) struct Facts<'a> {
     pub(super) counts: Vec<Count>,
     pub(super) clients: Vec<ClientRow>,
     pub(super) servers: Vec<ServerRow>,
+    pub(super) statements: Vec<StatementStats>,
     /// Since when averages are.
     pub(super) before: &'a Sample,
     /// Commands of consoles so far.
@@ -119,6 +121,7 @@ impl Facts<'_> {
             Show::Fds => self.descriptors(),
             Show::Pipes => self.pipes(),
             Show::Pins => self.pins(),
+            Show::Statements => self.statement_rows(),
             Show::Listeners => self.listeners(),
             Show::Pools => self.pools(),
             Show::Databases => self.databases(),
@@ -487,6 +490,7 @@ mod tests {
             counts: Vec::new(),
             clients: Vec::new(),
             servers: Vec::new(),
+            statements: Vec::new(),
             before: &before,
             commands: 3,
         };

@@ -21,11 +21,13 @@ use crate::pool::Pool;
 use crate::pool::statement::refusal;
 use crate::server::lost::lose;
 use crate::session::setting::Setting;
-use crate::session::{Carrying, Resetting, Session, SessionId};
+use crate::session::{Carrying, Deallocating, Resetting, Session, SessionId};
 use crate::shard::{Shard, World};
 use crate::statement::Interner;
+use crate::tally::{Ending, Tag, Tallies};
 
 mod command;
+mod count;
 
 /// Messages longer than this are passed on while they arrive.
 const WHOLE_LEN_MAX: usize = 16 * 1024;
@@ -141,16 +143,6 @@ impl Shard {
         at
     }
 
-    /// Counts how long the requests took that have ended with what was read just now.
-    pub(super) fn settle_times(&mut self, now: Instant, id: ServerId) {
-        if let Some((count, us)) = self.paces.settle(now)
-            && let Some(pool) = self.servers.get(id).and_then(|server| self.pools.get_mut(server.pool.0 as usize))
-        {
-            pool.stats.server_time.record_many_us(us, count);
-            pool.stats.query_us = pool.stats.query_us.saturating_add(us.saturating_mul(count));
-        }
-    }
-
     fn deliver(&mut self, io: &mut World<'_>, run: &Run, bytes: Option<&[u8]>) {
         if let (Some(session), Some(bytes)) = (run.to.and_then(|id| self.sessions.get(id)), bytes)
             && !bytes.is_empty()
@@ -222,14 +214,14 @@ impl Shard {
             }));
         }
         let now = io.now();
-        let Self { servers, sessions, pools, paces, interner, .. } = self;
+        let Self { servers, sessions, pools, paces, interner, tallies, .. } = self;
         let Some(server) = servers.get_mut(id) else { return Err(String::new()) };
         let outcome =
             server.pipeline.handle_backend(head.tag, body.first().copied()).map_err(|error| error.to_string())?;
         let to = server.head_session();
         let Some(pool) = pools.get_mut(server.pool.0 as usize) else { return Err(String::new()) };
         let session = to.and_then(|id| sessions.get_mut(id));
-        let mut reply = Reply { server, session, to, pool, paces, interner };
+        let mut reply = Reply { server, session, to, pool, paces, interner, tallies };
         let placed = match outcome {
             Outcome::Asynchronous => reply.asynchronous(head.tag, body),
             Outcome::Part(audience) => reply.part(audience, head.tag, body),
@@ -296,6 +288,7 @@ struct Reply<'a> {
     pool: &'a mut Pool,
     paces: &'a mut Paces,
     interner: &'a mut Interner,
+    tallies: &'a mut Tallies,
 }
 
 impl Reply<'_> {
@@ -351,6 +344,8 @@ impl Reply<'_> {
                 // our own words behind the client's
                 return Placed::NOWHERE;
             }
+            let head = self.server.pipeline.head();
+            self.count_rows(head.map_or(Tag::NONE, Mark::tag_of), body);
             self.command_tag(body);
         } else if tag == b'C' && body == b"DISCARD ALL\0" {
             self.server.forget_everything();
@@ -367,9 +362,12 @@ impl Reply<'_> {
 
     fn complete(&mut self, owed: Owed, tag: u8, body: &[u8]) -> Placed {
         if tag == b'C' && owed.audience == Audience::Client {
+            self.count_rows(Mark::tag_of(owed), body);
             self.command_tag(body);
         }
         match Mark::of(owed) {
+            // a portal that is suspended has not ended
+            Mark::Counted(at) if tag != b's' => self.count_call(at, Ending::Well),
             Mark::ClientParse(id) => {
                 self.server.prepared.on_parsed(id);
                 if let Some(session) = self.session.as_deref_mut() {
@@ -387,7 +385,8 @@ impl Reply<'_> {
             | Mark::Dress
             | Mark::Probe
             | Mark::Restore
-            | Mark::Sequences => {}
+            | Mark::Sequences
+            | Mark::Counted(_) => {}
             Mark::Luggage => {
                 if let Some(request) = self.server.in_flight.front_mut() {
                     request.luggage = Luggage::Done;
@@ -412,6 +411,7 @@ impl Reply<'_> {
         if fatal {
             return Ok(self.fatal());
         }
+        self.count_error(owed);
         if matches!(mark, Mark::Clean | Mark::Dress | Mark::Probe) {
             let text = |code| String::from_utf8_lossy(fields.get(code).unwrap_or_default()).into_owned();
             let failure = WorkFailure { during: mark, sqlstate: text(b'C'), message: text(b'M') };
@@ -435,7 +435,6 @@ impl Reply<'_> {
             self.interner.distrust();
         }
         self.lose(owed);
-        self.drop_skipped();
         self.server.unnamed = ServerUnnamed::Unknown;
         // a Parse of ours fails for the client's statement: it is the client that must hear of it
         let ours = matches!(mark, Mark::OwnParse(_) | Mark::OwnUnnamed);
@@ -445,16 +444,10 @@ impl Reply<'_> {
         Ok(Placed { instead: late.or_else(|| self.with_own_names(body)), ..placed })
     }
 
-    /// Takes back what items skipped by an error had promised.
-    fn drop_skipped(&mut self) {
-        let dropped: Vec<Owed> = self.server.pipeline.drain_dropped().collect();
-        for owed in dropped {
-            self.lose(owed);
-        }
-    }
-
+    /// Takes back what a failed item and those skipped with it had promised, what was promised last first.
     fn lose(&mut self, owed: Owed) {
-        lose(self.server, self.session.as_deref_mut(), owed);
+        let all: Vec<Owed> = std::iter::once(owed).chain(self.server.pipeline.drain_dropped()).collect();
+        lose(self.server, self.session.as_deref_mut(), &all);
     }
 
     fn ready(&mut self, owed: Owed, status: TransactionStatus, now: Instant) -> Result<Placed, String> {
@@ -473,7 +466,8 @@ impl Reply<'_> {
                 .note_any(shared.as_ref().map_or(took, |request| now.saturating_duration_since(request.written_at)));
             self.note_transaction(status, began, now);
             let kind = self.session.as_deref_mut().map_or(0, |session| std::mem::take(&mut session.kind));
-            self.paces.on_end(kind, reply_len, began);
+            let tag = self.count_ready(owed);
+            self.paces.on_end(kind, tag, reply_len, began);
         }
         if self.server.catalog_touched && status == TransactionStatus::Idle {
             self.server.catalog_touched = false;
@@ -482,6 +476,9 @@ impl Reply<'_> {
         self.change_settings(status);
         if let Some(session) = self.session.as_deref_mut() {
             session.resetting = Resetting::No;
+            if owed.audience == Audience::Client {
+                session.deallocating = Deallocating::No;
+            }
         }
         let instead = self.refuse_transaction(owed);
         Ok(Placed { instead, ends: shared.map(|request| request.owner), ..self.for_audience(owed.audience) })
@@ -491,18 +488,6 @@ impl Reply<'_> {
     fn refuse_transaction(&self, owed: Owed) -> Option<BytesMut> {
         let open = self.server.status != TransactionStatus::Idle && owed.audience == Audience::Client;
         (open && self.pool.settings.mode == config::PoolMode::Statement).then(refusal)
-    }
-
-    /// A request that began then is done: its transaction has ended, or goes on.
-    fn note_transaction(&mut self, status: TransactionStatus, began: Instant, now: Instant) {
-        if status != TransactionStatus::Idle {
-            self.server.block_since.get_or_insert(began);
-            return;
-        }
-        let took = now.saturating_duration_since(self.server.block_since.take().unwrap_or(began));
-        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
-        self.pool.stats.transactions += 1;
-        self.pool.stats.xact_us = self.pool.stats.xact_us.saturating_add(us);
     }
 
     /// A request that changed settings is done: they are the session's from now on.

@@ -15,6 +15,7 @@ use crate::server::CLIENT_HIGH_WATER;
 use crate::session::parting::Coming;
 use crate::session::{Barrier, Deallocating, Left, Phase, Pin, Place, Resetting, Session, SessionId, Skip, Unnamed};
 use crate::shard::{Shard, World};
+use crate::tally::Account;
 
 /// Longest request that is waited for until it is complete; longer ones are passed on while they arrive.
 pub(crate) const REQUEST_LEN_MAX: usize = 16 * 1024;
@@ -130,6 +131,7 @@ impl Session {
         session.settings.clear();
         session.settings_done = 0;
         session.stream_left = 0;
+        session.account = Account::default();
         if matches!(session.unnamed, Unnamed::OnServer) {
             session.unnamed = Unnamed::Absent;
         }

@@ -7,7 +7,7 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use bytes::BytesMut;
+use bytes::{Buf as _, BytesMut};
 use dbproto::frame::{self, Frame, FrameHead, HEAD_LEN};
 use dbproto::message::MessageError;
 use dbproto::message::frontend::{self, Bind, Named, Parse, Target, query_text, tag};
@@ -25,8 +25,10 @@ use crate::session::setting::Setting;
 use crate::session::{Barrier, Change, Naming, Pin, Reading, Resetting, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
 use crate::statement::{Interner, Preparation, Statement, StatementSource, Wording};
+use crate::tally::Tallies;
 
 mod along;
+mod count;
 mod long;
 mod naming;
 mod prepare;
@@ -89,7 +91,7 @@ impl Shard {
         server_id: ServerId,
         input: &mut BytesMut,
     ) -> Result<(), Option<Failure>> {
-        let Self { sessions, servers, interner, pools, stats, .. } = self;
+        let Self { sessions, servers, interner, pools, stats, tallies, .. } = self;
         let (Some(session), Some(server)) = (sessions.get_mut(id), servers.get_mut(server_id)) else {
             return Ok(());
         };
@@ -99,7 +101,7 @@ impl Shard {
         // whether the next one may run, and where, is known when this one has ended
         let one_by_one = pool.settings.mode == config::PoolMode::Statement
             || session.ears.as_ref().is_some_and(|ears| ears.hearing == Hearing::Line);
-        let mut writer = Writer::new(session, server, interner, pool);
+        let mut writer = Writer::new(session, server, interner, (pool, tallies));
         while !input.is_empty() && writer.session.barrier == Barrier::Open && writer.server.cancel == Cancel::None {
             let out = io.output(writer.server.socket);
             if writer.session.stream_left > 0 {
@@ -126,7 +128,7 @@ impl Shard {
                     return Err(Some(Failure::Protocol { what }));
                 }
                 match writer.message(out, head, input).map_err(|error| Some(malformed(error)))? {
-                    Written::Done => {}
+                    Written::Done => writer.session.lift_vain_barrier(&writer.server.pipeline),
                     Written::Wait => break,
                 }
             }
@@ -177,6 +179,7 @@ pub(crate) struct Writer<'a> {
     session: &'a mut Session,
     server: &'a mut Server,
     interner: &'a mut Interner,
+    tallies: &'a mut Tallies,
     /// Statements the connection may have prepared.
     limit: usize,
     /// What texts are judged by; none where nothing can be concluded.
@@ -220,7 +223,7 @@ impl<'a> Writer<'a> {
         session: &'a mut Session,
         server: &'a mut Server,
         interner: &'a mut Interner,
-        pool: &'a Pool,
+        (pool, tallies): (&'a Pool, &'a mut Tallies),
     ) -> Self {
         let usual = session.reading == Reading::Usual && session.pin == Pin::No && session.home.is_none();
         let catalog = pool.catalog().filter(|_| usual);
@@ -229,6 +232,7 @@ impl<'a> Writer<'a> {
             session,
             server,
             interner,
+            tallies,
             limit,
             catalog,
             catalog_state: pool.catalog_state(),
@@ -272,14 +276,15 @@ impl Writer<'_> {
         if !whole && head.len <= REQUEST_LEN_MAX {
             return Ok(Written::Wait);
         }
-        let busy = self.server.pipeline.ready_count() > 0;
-        if whole
-            && busy
-            && self.session.naming == Naming::Ours
-            && matches!(head.tag, tag::QUERY | tag::PARSE)
-            && input.get(..head.len).is_some_and(names_statements)
-        {
-            // what it means depends on how what is under way ends
+        if whole && head.tag != tag::SYNC && self.server.pipeline.is_skipping() {
+            // Postgres would pass over it
+            input.advance(head.len);
+            return Ok(Written::Done);
+        }
+        if whole && self.must_wait(head.tag, input.get(..head.len).unwrap_or_default()) {
+            if self.server.pipeline.is_group_undecided() {
+                frontend::write_flush(out);
+            }
             return Ok(Written::Wait);
         }
         if !whole && head.tag == tag::BIND {
@@ -304,6 +309,7 @@ impl Writer<'_> {
                 self.soil_unseen();
                 self.session.tail = Some(Vec::new());
                 search_passing(self.session, input);
+                self.count_bound(self.tallies.rest());
             }
             self.verbatim(head.tag);
             return Ok(self.stream(out, head, input));
@@ -351,9 +357,7 @@ impl Writer<'_> {
         self.requests += u64::from(owed.expect.is_terminal() && owed.audience == dbproto::pipeline::Audience::Client);
         self.server.pipeline.push(owed);
         let dropped: Vec<Owed> = self.server.pipeline.drain_dropped().collect();
-        for owed in dropped {
-            lose(self.server, Some(self.session), owed);
-        }
+        lose(self.server, Some(self.session), &dropped);
         if owed.expect == Expect::Sync {
             self.server.group += 1;
         }
@@ -393,6 +397,7 @@ impl Writer<'_> {
     fn verbatim(&mut self, tag: u8) {
         if tag == tag::FUNCTION_CALL {
             self.soil_unseen();
+            self.count_bound(self.tallies.rest());
         }
         let expect = match tag {
             tag::QUERY => {
@@ -406,7 +411,8 @@ impl Writer<'_> {
             tag::COPY_DONE | tag::COPY_FAIL => Expect::CopyEnd,
             _ => return,
         };
-        self.push(Owed::client(expect));
+        let mark = self.count_sent(expect);
+        self.push(Owed::client(expect).marked(mark));
     }
 
     /// A Query takes the unnamed statement away.
@@ -475,6 +481,7 @@ impl Writer<'_> {
         if bind.statement.is_empty() {
             self.restore_unnamed(out)?;
             self.soil_of_unnamed();
+            self.count_unnamed();
             self.push(Owed::client(Expect::Bind));
             out.extend_from_slice(message.bytes);
             return Ok(());
@@ -483,6 +490,7 @@ impl Writer<'_> {
             Some(statement) => {
                 let statement = self.prepare(out, &statement)?;
                 self.soil_of(&statement);
+                self.count_statement(&statement);
                 frontend::write_bind(out, bind.portal, statement.name().as_bytes(), bind.rest)?;
             }
             None => frontend::write_bind(out, bind.portal, &foreign(bind.statement), bind.rest)?,
@@ -533,20 +541,27 @@ impl Writer<'_> {
 
     fn query(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
         if self.judged == Judged::Before {
+            let kind = self.session.shareable.map_or(0, |request| request.fingerprint);
+            self.count_text(query_text(message.body)?, kind);
             self.verbatim(tag::QUERY);
             out.extend_from_slice(message.bytes);
             return Ok(());
         }
         let text = query_text(message.body)?;
-        if names_statements(text) && self.naming_query(out, text)? {
-            return Ok(());
+        if names_statements(text) {
+            self.count_text(text, 0);
+            if self.naming_query(out, text)? {
+                return Ok(());
+            }
         }
         let back = self.way_back(text);
-        if self.carry(text, back.as_ref()) {
+        let kind = if self.carry(text, back.as_ref()) {
             self.session.barrier = Barrier::UntilReady;
+            0
         } else {
-            self.soil(text);
-        }
+            self.soil(text)
+        };
+        self.count_text(text, kind);
         if self.session.resetting == Resetting::Yes {
             self.server.discarded_at = self.server.soiled;
         }

@@ -9,10 +9,12 @@
 mod codec;
 pub mod counter;
 pub mod hist;
+pub mod statement;
 
 pub use codec::{DecodeError, MAGIC, VERSION, decode, encode, frame, read, write};
 pub use counter::{ClassCount, LimitCount, PinCount, PoolStats, ShardStats};
 pub use hist::Hist;
+pub use statement::{Sketch, StatementStats};
 
 use rkyv::{Archive, Deserialize, Serialize};
 
@@ -31,6 +33,8 @@ pub struct Snapshot {
     pub shards: Vec<ShardStats>,
     /// One per pool and shard.
     pub pools: Vec<PoolStats>,
+    /// One per statement, pool and shard; not counted singly are those that there was no room for.
+    pub statements: Vec<StatementStats>,
 }
 
 impl Snapshot {
@@ -53,6 +57,14 @@ impl Snapshot {
                 pool.subtract(before);
             }
         }
+        let before = statement::total(&earlier.statements);
+        out.statements = statement::total(&self.statements);
+        for statement in &mut out.statements {
+            if let Some(before) = before.iter().find(|before| before.is_same(statement)) {
+                statement.subtract(before);
+            }
+        }
+        out.statements.retain(|statement| statement.calls > 0);
         Some(out)
     }
 

@@ -181,6 +181,11 @@ pub fn write_execute(out: &mut BytesMut, portal: &[u8], max_rows: u32) -> Result
     })
 }
 
+/// Appends a Flush.
+pub fn write_flush(out: &mut BytesMut) {
+    write_short(out, tag::FLUSH, |_| {});
+}
+
 /// Appends a Sync.
 pub fn write_sync(out: &mut BytesMut) {
     write_short(out, tag::SYNC, |_| {});

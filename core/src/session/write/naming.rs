@@ -67,6 +67,21 @@ fn read_end(text: &[u8]) -> Option<Ends> {
 }
 
 impl Writer<'_> {
+    /// Whether what a message means depends on how what is under way ends.
+    pub(super) fn must_wait(&self, tag: u8, message: &[u8]) -> bool {
+        let undecided = self.server.pipeline.is_group_undecided();
+        match tag {
+            // it takes the unnamed statement away, unless its group has failed before
+            tag::QUERY if undecided => true,
+            tag::QUERY | tag::PARSE => {
+                (undecided || self.server.pipeline.ready_count() > 0)
+                    && self.session.naming == Naming::Ours
+                    && names_statements(message)
+            }
+            _ => false,
+        }
+    }
+
     /// A Query that may name statements; gives whether it was written.
     pub(super) fn naming_query(&mut self, out: &mut BytesMut, text: &[u8]) -> Result<bool, MessageError> {
         match read_end(text) {
@@ -96,9 +111,13 @@ impl Writer<'_> {
     ) -> Result<(), MessageError> {
         let mut prepared = Rc::clone(statement);
         if !self.server.prepared.has(statement.id) && self.server.status != TransactionStatus::Failed {
+            // in a group of the client's it is the client who ends it; an error before takes ours with it
+            let inside = self.server.pipeline.is_open();
             prepared = self.prepare(out, statement)?;
-            frontend::write_sync(out);
-            self.push(Owed::nobody(Expect::Sync));
+            if !inside {
+                frontend::write_sync(out);
+                self.push(Owed::nobody(Expect::Sync));
+            }
         }
         let mut text = b"DEALLOCATE ".to_vec();
         text.extend_from_slice(prepared.name().as_bytes());

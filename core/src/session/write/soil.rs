@@ -10,7 +10,7 @@ use crate::session::hazard::{
 };
 use crate::session::{Left, Pin};
 use crate::statement::Statement;
-use crate::verdict::judge;
+use crate::verdict::{Verdict, judge};
 
 /// Why a session keeps the connection that has its sequence values.
 pub(crate) const SEQUENCES: &str = "sequence values";
@@ -36,10 +36,11 @@ impl Promise {
 
 impl Writer<'_> {
     /// What running this text leaves on the connection.
-    pub(super) fn soil(&mut self, text: &[u8]) {
-        let soil = self.catalog.map_or(Soil::Unknown, |catalog| judge(text, Backslash::Literal, catalog).soil);
-        self.note_soil_of(soil, Some(text));
-        self.note_hazards(text, soil);
+    pub(super) fn soil(&mut self, text: &[u8]) -> u64 {
+        let verdict = self.catalog.map_or(Verdict::UNKNOWN, |catalog| judge(text, Backslash::Literal, catalog));
+        self.note_soil_of(verdict.soil, Some(text));
+        self.note_hazards(text, verdict.soil);
+        verdict.kind
     }
 
     /// The same for what cannot be read.

@@ -1,0 +1,73 @@
+//! What is written is counted by statement; see [`crate::tally`].
+
+use dbproto::pipeline::Expect;
+use dbproto::sql::Backslash;
+
+use super::Writer;
+use crate::pipe::Mark;
+use crate::session::{Reading, Unnamed};
+use crate::statement::Statement;
+use crate::tally::{Tag, Text};
+
+impl Writer<'_> {
+    const fn backslash(&self) -> Backslash {
+        match self.session.reading {
+            Reading::Usual => Backslash::Literal,
+            Reading::Unusual => Backslash::Unusual,
+        }
+    }
+
+    /// The text of a Query is about to run; `fingerprint` is 0 where it is not known.
+    pub(super) fn count_text(&mut self, text: &[u8], fingerprint: u64) {
+        let text = Text { text, backslash: self.backslash(), fingerprint };
+        self.session.account.bound = self.tallies.tag(self.server.pool, &text);
+    }
+
+    /// A statement was bound.
+    pub(super) fn count_statement(&mut self, statement: &Statement) {
+        let tag = statement.tag(self.tallies, self.server.pool, self.backslash());
+        self.count_bound(tag);
+    }
+
+    pub(super) fn count_unnamed(&mut self) {
+        let tag = match &self.session.unnamed {
+            Unnamed::Is(statement) => statement.tag(self.tallies, self.server.pool, self.backslash()),
+            Unnamed::OnServer => self.tallies.rest(),
+            Unnamed::Absent => Tag::NONE,
+        };
+        self.count_bound(tag);
+    }
+
+    /// What runs next is counted there.
+    pub(super) fn count_bound(&mut self, tag: Tag) {
+        let account = &mut self.session.account;
+        account.bound = tag;
+        if account.first == Tag::NONE {
+            account.first = tag;
+        }
+    }
+
+    /// A message of the client's that is owed this is being written; gives its mark.
+    pub(super) fn count_sent(&mut self, expect: Expect) -> u32 {
+        let account = &mut self.session.account;
+        let (tag, begins) = match expect {
+            Expect::Execute => (account.bound, false),
+            Expect::Query | Expect::FunctionCall => (account.bound, true),
+            // where nothing was bound nothing has run
+            Expect::Sync => (account.first, account.first != Tag::NONE),
+            Expect::Parse
+            | Expect::Bind
+            | Expect::DescribeStatement
+            | Expect::DescribePortal
+            | Expect::Close
+            | Expect::CopyEnd
+            | Expect::Synthetic => (Tag::NONE, false),
+        };
+        if begins {
+            let waited_us = std::mem::take(&mut account.waited_us);
+            account.first = Tag::NONE;
+            self.tallies.on_sent(self.server.pool, tag, waited_us);
+        }
+        Mark::counted(tag)
+    }
+}
