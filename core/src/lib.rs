@@ -20,6 +20,7 @@ mod pool;
 mod probe;
 mod server;
 mod session;
+mod shape;
 mod shard;
 mod share;
 mod slab;

@@ -65,6 +65,14 @@ pub(crate) enum Mark {
     Probe,
     /// Our Close of a statement for which there was no room.
     Evict(StatementId),
+    /// Our question what a statement gives.
+    Shape(StatementId),
+    /// A client's Describe of a statement, or of a portal of it: it shows what the statement gives.
+    Told(StatementId),
+    /// A client's Bind by which Postgres judges whether what it was told still holds.
+    Proof(StatementId),
+    /// A message in the place of one whose statement does not give any more what its client was told.
+    Changed,
 }
 
 impl Mark {
@@ -81,6 +89,10 @@ impl Mark {
             Self::Dress => 8 << 28,
             Self::Probe => 9 << 28,
             Self::Evict(id) => (10 << 28) | (id & MARK_ID_MASK),
+            Self::Shape(id) => (11 << 28) | (id & MARK_ID_MASK),
+            Self::Told(id) => (12 << 28) | (id & MARK_ID_MASK),
+            Self::Proof(id) => (13 << 28) | (id & MARK_ID_MASK),
+            Self::Changed => 14 << 28,
         }
     }
 
@@ -97,6 +109,10 @@ impl Mark {
             8 => Self::Dress,
             9 => Self::Probe,
             10 => Self::Evict(id),
+            11 => Self::Shape(id),
+            12 => Self::Told(id),
+            13 => Self::Proof(id),
+            14 => Self::Changed,
             _ => Self::None,
         }
     }
@@ -280,6 +296,8 @@ pub(crate) struct Server {
     pub(crate) catalog_touched: bool,
     /// Bytes of the reply at the head so far.
     pub(crate) reply_len: usize,
+    /// The question what a statement gives, for which its holder waits.
+    pub(crate) question: Question,
     /// Names to close after the present group (see `session::write`).
     pub(crate) leftovers: Vec<Box<[u8]>>,
     /// Values the server reported.
@@ -312,6 +330,15 @@ pub(crate) struct Server {
     /// When a connection in [`List::Connecting`] or [`List::Closing`] is given up.
     pub(crate) give_up_at: Option<Instant>,
     pub(crate) flow: Flow,
+}
+
+/// A question whose answer a session waits for in the middle of its request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Question {
+    None,
+    Asked,
+    /// The session can go on.
+    Answered,
 }
 
 /// Which statement is the unnamed one on a connection.
@@ -386,6 +413,7 @@ impl Server {
             dirty_reads: 0,
             catalog_touched: false,
             reply_len: 0,
+            question: Question::None,
             leftovers: Vec::new(),
             parameters: Vec::new(),
             reading: Reading::Unusual,
@@ -526,6 +554,10 @@ mod tests {
             Mark::Dress,
             Mark::Probe,
             Mark::Evict(3),
+            Mark::Shape(4),
+            Mark::Told(5),
+            Mark::Proof(6),
+            Mark::Changed,
         ] {
             assert_eq!(Mark::of(Owed::client(Expect::Parse).marked(mark.encode())), mark);
         }

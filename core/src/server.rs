@@ -16,10 +16,12 @@ use crate::slab::TokenKind;
 use secure::{Hop, Tried};
 
 pub(crate) mod login;
+mod lost;
 mod reply;
 pub(crate) mod secure;
 
-pub(crate) use reply::{CLIENT_HIGH_WATER, lose};
+pub(crate) use lost::lose;
+pub(crate) use reply::CLIENT_HIGH_WATER;
 
 /// How long a backend may take to end after it was told to.
 const CLOSING_MAX: Duration = Duration::from_secs(5);
@@ -138,6 +140,7 @@ impl Shard {
             }
             List::Exclusive => {
                 self.note_idle(io.now(), id);
+                self.go_on_if_answered(id);
                 self.let_go_if_done(io, id);
             }
             List::Shared | List::Draining => self.after_shared(io, id),

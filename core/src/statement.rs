@@ -14,6 +14,7 @@ use std::sync::Arc;
 use dbproto::sql::Backslash;
 
 use crate::catalog::Catalog;
+use crate::shape::Knowledge;
 use crate::verdict::{Verdict, judge};
 
 /// What identifies a prepared statement.
@@ -39,6 +40,8 @@ pub(crate) struct Statement {
     pub(crate) source: Arc<StatementSource>,
     /// The last verdict, and the catalog it was found by.
     verdict: Cell<Option<(u64, Verdict)>>,
+    /// What it gives, as clients were told.
+    pub(crate) knowledge: Knowledge,
 }
 
 /// What begins every name we give to a statement on a server. A client's own unknown name that begins so is altered
@@ -49,6 +52,11 @@ impl Statement {
     /// The name on server connections.
     pub(crate) fn name(&self) -> StatementName {
         StatementName::new(self.id)
+    }
+
+    /// The types of its parameters as a Parse carries them: as Postgres has found them, once that is known.
+    pub(crate) fn types(&self) -> &[u8] {
+        self.knowledge.types().unwrap_or(&self.source.types)
     }
 
     /// What this catalog says of its text, as a session reads it that reads as usual.
@@ -131,6 +139,16 @@ impl Interner {
         self.generation = self.generation.wrapping_add(1);
     }
 
+    /// The same statement as it is prepared now.
+    pub(crate) fn renew(&mut self, statement: &Statement, generation: u64) -> Rc<Statement> {
+        self.intern(Arc::new(StatementSource {
+            text: statement.source.text.clone(),
+            types: statement.types().into(),
+            generation,
+            search_path: statement.source.search_path,
+        }))
+    }
+
     /// Forgets what nobody else remembers.
     fn sweep(&mut self) {
         self.by_source.retain(|_, statement| Rc::strong_count(statement) > 1);
@@ -157,7 +175,12 @@ impl Interner {
             }
         }
         self.bytes += len;
-        let statement = Rc::new(Statement { id: self.last_id, source: Arc::clone(&source), verdict: Cell::new(None) });
+        let statement = Rc::new(Statement {
+            id: self.last_id,
+            source: Arc::clone(&source),
+            verdict: Cell::new(None),
+            knowledge: Knowledge::new(source.generation),
+        });
         self.by_source.insert(source, Rc::clone(&statement));
         statement
     }
@@ -290,6 +313,23 @@ impl PreparedSet {
             entry.presence = Presence::Doubtful;
             self.entries.entry(id).and_modify(|other| other.presence = Presence::Doubtful).or_insert(entry);
         }
+    }
+
+    /// It is there, but not as those who know it think.
+    pub(crate) fn doubt(&mut self, id: StatementId) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.presence = Presence::Doubtful;
+        }
+    }
+
+    /// The statement itself.
+    pub(crate) fn statement(&self, id: StatementId) -> Option<Rc<Statement>> {
+        self.entries.get(&id).map(|entry| Rc::clone(&entry.statement))
+    }
+
+    /// Whether it has just been sent and not been answered.
+    pub(crate) fn is_new(&self, id: StatementId) -> bool {
+        self.entries.get(&id).is_some_and(|entry| entry.pending > 0)
     }
 
     /// The server has been told to forget it.

@@ -272,6 +272,12 @@ impl Pipeline {
         self.queue.is_empty()
     }
 
+    /// The item whose answer comes next.
+    #[must_use]
+    pub fn head(&self) -> Option<Owed> {
+        self.queue.iter().find(|item| item.expect != Expect::CopyEnd).copied()
+    }
+
     /// Outstanding items.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -19,10 +19,15 @@ use crate::pipe::{
 };
 use crate::pool::Pool;
 use crate::pool::statement::refusal;
+use crate::server::lose;
 use crate::session::setting::Setting;
 use crate::session::{Deallocating, Left, Naming, Pin, Resetting, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
-use crate::statement::{Interner, NAME_PREFIX};
+use crate::statement::Interner;
+
+mod known;
+
+use known::{changed_result, is_changed_result};
 
 /// Messages longer than this are passed on while they arrive.
 const WHOLE_LEN_MAX: usize = 16 * 1024;
@@ -56,13 +61,23 @@ struct Placed {
     ends: Option<Owner>,
     /// What the session is sent in its place.
     instead: Option<BytesMut>,
+    /// Whether the request that has ended is issued again.
+    again: Again,
+}
+
+/// Whether a request that has ended is done with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Again {
+    No,
+    /// Its client has not heard of it.
+    Yes,
 }
 
 impl Placed {
-    const NOWHERE: Self = Self { to: None, ends: None, instead: None };
+    const NOWHERE: Self = Self { to: None, ends: None, instead: None, again: Again::No };
 
     const fn at(to: Option<SessionId>) -> Self {
-        Self { to, ends: None, instead: None }
+        Self { to, ..Self::NOWHERE }
     }
 }
 
@@ -126,8 +141,10 @@ impl Shard {
                 run = Run { to: None, start: at };
                 self.write_synthetic(io, id, &synthetic);
             }
-            if let Some(Owner::Session(session)) = placed.ends {
-                self.finish_shared(io.now(), session);
+            match placed.ends {
+                Some(Owner::Session(session)) if placed.again == Again::Yes => self.issue_again(session),
+                Some(Owner::Session(session)) => self.finish_shared(io.now(), session),
+                Some(Owner::Orphan) | None => {}
             }
         }
         self.deliver(io, &run, bytes.get(run.start..at));
@@ -212,7 +229,7 @@ impl Shard {
         let placed = match outcome {
             Outcome::Asynchronous => reply.asynchronous(head.tag, body),
             Outcome::Part(audience) => reply.part(audience, head.tag, body),
-            Outcome::Complete(owed) => reply.complete(owed, head.tag, body),
+            Outcome::Complete(owed) => reply.complete(owed, head.tag, body)?,
             Outcome::Error(owed) => reply.error(owed, body),
             Outcome::Ready(owed, status) => reply.ready(owed, status, now)?,
             Outcome::Copy(audience, _) => reply.copy(audience)?,
@@ -325,6 +342,8 @@ impl Reply<'_> {
     fn part(&mut self, audience: Audience, tag: u8, body: &[u8]) -> Placed {
         if tag == b'C' && audience == Audience::Client {
             self.command_tag(body);
+        } else if tag == b't' {
+            self.note_types(body);
         } else if tag == b'C' && body == b"DISCARD ALL\0" {
             self.server.forget_everything();
         } else if tag == b'C' && body == b"DISCARD SEQUENCES\0" && self.server.soil == Soil::Sequences {
@@ -338,7 +357,7 @@ impl Reply<'_> {
         self.for_audience(audience)
     }
 
-    fn complete(&mut self, owed: Owed, tag: u8, body: &[u8]) -> Placed {
+    fn complete(&mut self, owed: Owed, tag: u8, body: &[u8]) -> Result<Placed, String> {
         if tag == b'C' && owed.audience == Audience::Client {
             self.command_tag(body);
         }
@@ -351,6 +370,9 @@ impl Reply<'_> {
             }
             Mark::OwnParse(id) => self.server.prepared.on_parsed(id),
             Mark::Evict(id) => self.server.prepared.on_evicted(id),
+            Mark::Shape(id) => self.answered(id, tag, body)?,
+            Mark::Told(id) => self.told(id, tag, body),
+            Mark::Proof(id) => self.proven(id),
             Mark::None
             | Mark::SyntheticParse(_)
             | Mark::SyntheticClose
@@ -358,9 +380,10 @@ impl Reply<'_> {
             | Mark::OwnUnnamed
             | Mark::Clean
             | Mark::Dress
+            | Mark::Changed
             | Mark::Probe => {}
         }
-        self.for_audience(owed.audience)
+        Ok(self.for_audience(owed.audience))
     }
 
     fn error(&mut self, owed: Owed, body: &[u8]) -> Placed {
@@ -383,35 +406,22 @@ impl Reply<'_> {
             session.settings.clear();
             session.settings_done = 0;
         }
-        if fields.get(b'C') == Some(b"0A000") && fields.get(b'R') == Some(b"RevalidateCachedQuery") {
-            self.interner.distrust();
-        }
+        let heals = is_changed_result(&fields) && self.changed(mark) == Again::Yes;
         self.lose(owed);
         self.drop_skipped();
         self.server.unnamed = ServerUnnamed::Unknown;
         // a Parse of ours fails for the client's statement: it is the client that must hear of it
-        let ours = matches!(mark, Mark::OwnParse(_) | Mark::OwnUnnamed);
+        let ours = matches!(mark, Mark::OwnParse(_) | Mark::OwnUnnamed | Mark::Shape(_));
+        if heals {
+            return Placed::NOWHERE;
+        }
+        if mark == Mark::Changed {
+            return Placed { instead: Some(changed_result()), ..Placed::at(self.to) };
+        }
         let placed = self.for_audience(if ours { Audience::Client } else { owed.audience });
         let cancelled = fields.get(b'C') == Some(b"57014");
         let late = cancelled.then(|| query_timeout_report(self.server, &self.pool.settings.timeouts)).flatten();
         Placed { instead: late.or_else(|| self.with_own_names(body)), ..placed }
-    }
-
-    /// An error that names a statement by a name of ours, with the session's name for it.
-    fn with_own_names(&self, body: &[u8]) -> Option<BytesMut> {
-        let at = body.windows(NAME_PREFIX.len()).position(|part| part == NAME_PREFIX)?;
-        let (before, rest) = body.split_at_checked(at)?;
-        let digits = rest.get(NAME_PREFIX.len()..)?.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let (name, after) = rest.split_at_checked(NAME_PREFIX.len() + digits)?;
-        let statements = &self.session.as_deref()?.statements;
-        let (own, _) = statements.iter().find(|(_, statement)| statement.name().as_bytes() == name)?;
-        let mut out = BytesMut::new();
-        let written = dbproto::message::write_frame(&mut out, b'E', |out| {
-            for piece in [before, own, after] {
-                out.extend_from_slice(piece);
-            }
-        });
-        written.is_ok().then_some(out)
     }
 
     /// Takes back what items skipped by an error had promised.
@@ -452,8 +462,12 @@ impl Reply<'_> {
         if let Some(session) = self.session.as_deref_mut() {
             session.resetting = Resetting::No;
         }
+        let ends = shared.map(|request| request.owner);
+        if owed.audience == Audience::Client && self.begin_again() == Again::Yes {
+            return Ok(Placed { ends, again: Again::Yes, ..Placed::NOWHERE });
+        }
         let instead = self.refuse_transaction(owed);
-        Ok(Placed { instead, ends: shared.map(|request| request.owner), ..self.for_audience(owed.audience) })
+        Ok(Placed { instead, ends, ..self.for_audience(owed.audience) })
     }
 
     /// In statement mode a transaction may not outlast its request.
@@ -564,32 +578,5 @@ impl Reply<'_> {
         if !matches!(session.pin, Pin::Because(_)) {
             session.pin = pin;
         }
-    }
-}
-
-/// What an item had promised did not happen.
-pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owed) {
-    let mark = Mark::of(owed);
-    match mark {
-        Mark::ClientParse(id) | Mark::OwnParse(id) => server.prepared.on_parse_lost(id),
-        Mark::Evict(id) => server.prepared.on_evict_lost(id),
-        Mark::OwnUnnamed | Mark::UnnamedParse => server.unnamed = ServerUnnamed::Unknown,
-        Mark::None | Mark::SyntheticParse(_) | Mark::SyntheticClose | Mark::Clean | Mark::Dress | Mark::Probe => {}
-    }
-    let Some(session) = session else { return };
-    match mark {
-        Mark::ClientParse(_) | Mark::SyntheticParse(_) | Mark::SyntheticClose => {
-            if let Some(change) = session.changes.pop_front() {
-                change.undo(&mut session.statements);
-            }
-        }
-        Mark::UnnamedParse => session.unnamed = Unnamed::Absent,
-        Mark::None
-        | Mark::OwnParse(_)
-        | Mark::OwnUnnamed
-        | Mark::Clean
-        | Mark::Dress
-        | Mark::Probe
-        | Mark::Evict(_) => {}
     }
 }

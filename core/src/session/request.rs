@@ -12,7 +12,9 @@ use crate::admin::State;
 use crate::error::{Disposition, Failure};
 use crate::pipe::{Cancel, Flow, List, Owner, ServerId, Tail};
 use crate::server::CLIENT_HIGH_WATER;
-use crate::session::{Barrier, Deallocating, Left, Phase, Pin, Place, Resetting, Session, SessionId, Skip, Unnamed};
+use crate::session::{
+    Barrier, Deallocating, Healing, Left, Phase, Pin, Place, Resetting, Session, SessionId, Skip, Unnamed,
+};
 use crate::shard::{Shard, World};
 
 /// Longest request that is waited for until it is complete; longer ones are passed on while they arrive.
@@ -120,6 +122,7 @@ impl Session {
         session.home = None;
         session.left = Left::Unlikely;
         session.barrier = Barrier::Open;
+        session.healing = Healing::No;
         // what was promised last is taken back first
         for change in std::mem::take(&mut session.changes).into_iter().rev() {
             change.undo(&mut session.statements);

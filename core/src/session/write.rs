@@ -21,17 +21,19 @@ use crate::server::lose;
 use crate::session::hazard::{chooses_seed, foreign, hazard, leaves_something, note_custom_settings, search_passing};
 use crate::session::request::{REQUEST_LEN_MAX, is_frontend};
 use crate::session::setting::Setting;
-use crate::session::{Barrier, Change, Left, Naming, Pin, Reading, Resetting, Session, SessionId, Unnamed};
+use crate::session::{Barrier, Change, Healing, Left, Naming, Pin, Reading, Resetting, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
-use crate::statement::{Interner, Preparation, Statement, StatementSource};
+use crate::statement::{Interner, Preparation, Statement, StatementId, StatementSource};
 use crate::verdict::judge;
 use dbproto::sql::Backslash;
 
+pub(crate) mod known;
 mod long;
 mod naming;
 mod prepare;
 mod refusal;
 
+use known::Use;
 use naming::{ends_many, names_statements};
 use prepare::PreparedCounts;
 
@@ -186,6 +188,8 @@ pub(crate) struct Writer<'a> {
     prepared: PreparedCounts,
     /// Why the session has begun to keep its connection.
     pinned: Option<&'static str>,
+    /// The statement of the Bind that was written last, if what it gives is worth noting.
+    bound: Option<StatementId>,
 }
 
 /// What a writer has done, for the statistics.
@@ -232,6 +236,7 @@ impl<'a> Writer<'a> {
             messages: 0,
             prepared: PreparedCounts::default(),
             pinned: None,
+            bound: None,
         }
     }
 }
@@ -242,6 +247,7 @@ impl<'a> Writer<'a> {
 /// When a message is malformed; nothing more can be said about the connection then.
 pub(crate) fn write_shared(mut writer: Writer<'_>, out: &mut BytesMut, request: &[u8]) -> Result<Counts, MessageError> {
     writer.judged = Judged::Before;
+    writer.before_use(out, request)?;
     let mut rest = request;
     while let Ok(Some((message, after))) = frame::split(rest) {
         writer.whole(out, message)?;
@@ -296,6 +302,9 @@ impl Writer<'_> {
             self.verbatim(head.tag);
             return Ok(self.stream(out, head, input));
         }
+        if self.before_use(out, input)? == Use::WhenKnown {
+            return Ok(Written::Wait);
+        }
         let bytes = input.split_to(head.len);
         let message = Frame { tag: head.tag, bytes: &bytes, body: bytes.get(HEAD_LEN..).unwrap_or_default() };
         self.whole(out, message)?;
@@ -304,6 +313,7 @@ impl Writer<'_> {
 
     fn whole(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
         self.messages += 1;
+        self.bound = self.bound.filter(|_| message.tag == tag::DESCRIBE);
         self.prepared.client_parses += u64::from(message.tag == tag::PARSE);
         self.prepared.client_binds += u64::from(message.tag == tag::BIND);
         let written = match message.tag {
@@ -317,7 +327,10 @@ impl Writer<'_> {
                 self.verbatim(other);
                 out.extend_from_slice(message.bytes);
                 if other == tag::SYNC {
-                    if !self.session.settings.is_empty() || self.session.resetting == Resetting::Yes {
+                    if !self.session.settings.is_empty()
+                        || self.session.resetting == Resetting::Yes
+                        || self.session.healing != Healing::No
+                    {
                         // what comes next may mean something else under the new settings
                         self.session.barrier = Barrier::UntilReady;
                     }
@@ -477,34 +490,45 @@ impl Writer<'_> {
             return Ok(());
         }
         match self.session.statements.get(bind.statement).map(Rc::clone) {
+            Some(statement) if self.is_to_be_refused(&statement) => self.refuse_changed(out, tag::BIND)?,
             Some(statement) => {
                 self.prepare(out, &statement)?;
                 self.soil_of(&statement);
                 frontend::write_bind(out, bind.portal, statement.name().as_bytes(), bind.rest)?;
+                let mark = self.mark_of_bind(&statement);
+                self.push(Owed::client(Expect::Bind).marked(mark.encode()));
             }
-            None => frontend::write_bind(out, bind.portal, &foreign(bind.statement), bind.rest)?,
+            None => {
+                frontend::write_bind(out, bind.portal, &foreign(bind.statement), bind.rest)?;
+                self.push(Owed::client(Expect::Bind));
+            }
         }
-        self.push(Owed::client(Expect::Bind));
         Ok(())
     }
 
     fn describe(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
         let describe = Named::read(message.body)?;
         if describe.target == Target::Portal {
-            self.push(Owed::client(Expect::DescribePortal));
+            let mark = self.bound.take().map_or(Mark::None, Mark::Told);
+            self.push(Owed::client(Expect::DescribePortal).marked(mark.encode()));
             out.extend_from_slice(message.bytes);
             return Ok(());
         }
+        let mut mark = Mark::None;
         if describe.name.is_empty() {
             self.restore_unnamed(out)?;
             out.extend_from_slice(message.bytes);
         } else if let Some(statement) = self.session.statements.get(describe.name).map(Rc::clone) {
+            if self.is_to_be_refused(&statement) {
+                return self.refuse_changed(out, tag::DESCRIBE);
+            }
             self.prepare(out, &statement)?;
             frontend::write_describe(out, Target::Statement, statement.name().as_bytes())?;
+            mark = Mark::Told(statement.id);
         } else {
             frontend::write_describe(out, Target::Statement, &foreign(describe.name))?;
         }
-        self.push(Owed::client(Expect::DescribeStatement));
+        self.push(Owed::client(Expect::DescribeStatement).marked(mark.encode()));
         Ok(())
     }
 

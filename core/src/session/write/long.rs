@@ -43,6 +43,7 @@ impl Writer<'_> {
             self.soil_of_unnamed();
             Vec::new()
         } else if let Some(statement) = self.session.statements.get(bind.statement).map(Rc::clone) {
+            // what it gives is asked behind its Parse, as ever
             self.prepare(out, &statement)?;
             self.soil_of(&statement);
             statement.name().as_bytes().to_vec()

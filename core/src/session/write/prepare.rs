@@ -72,7 +72,7 @@ impl Writer<'_> {
             frontend::write_close(out, Target::Statement, StatementName::new(oldest).as_bytes())?;
             self.push(Owed::nobody(Expect::Close).marked(Mark::Evict(oldest).encode()));
         }
-        frontend::write_parse(out, statement.name().as_bytes(), &statement.source.text, &statement.source.types)
+        frontend::write_parse(out, statement.name().as_bytes(), &statement.source.text, statement.types())
     }
 
     /// Makes sure the connection has a statement.
@@ -86,6 +86,9 @@ impl Writer<'_> {
                 self.write_parse(out, statement, needs)?;
                 self.server.prepared.on_parse_sent(statement, self.server.group);
                 self.push(Owed::nobody(Expect::Parse).marked(Mark::OwnParse(statement.id).encode()));
+                if statement.knowledge.is_told() {
+                    self.ask_shape(out, statement)?;
+                }
                 Ok(())
             }
         }
