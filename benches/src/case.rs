@@ -60,6 +60,16 @@ pub enum Mode {
     Prepared,
 }
 
+/// What carries the messages, between pgbench and the proxy and between the proxy and PostgreSQL.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Carrier {
+    /// TCP as it is.
+    Plain,
+    /// TLS on both sides.
+    Tls,
+}
+
 /// When a case is part of a bench.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extent {
@@ -78,13 +88,15 @@ pub struct Case {
     pub mode: Mode,
     /// How many clients run it at once.
     pub clients: u32,
+    /// What carries it.
+    pub carrier: Carrier,
     /// When it is part.
     #[serde(skip)]
     pub extent: Extent,
 }
 
 /// All cases, in the order they run in.
-pub const CASES: [Case; 14] = [
+pub const CASES: [Case; 17] = [
     case(Script::Select, Mode::Simple, 1, Extent::Quick),
     case(Script::Select, Mode::Simple, 4, Extent::Full),
     case(Script::Select, Mode::Simple, 16, Extent::Quick),
@@ -99,10 +111,17 @@ pub const CASES: [Case; 14] = [
     case(Script::Update, Mode::Simple, 64, Extent::Full),
     case(Script::Tpcb, Mode::Simple, 16, Extent::Quick),
     case(Script::Tpcb, Mode::Simple, 64, Extent::Full),
+    tls(case(Script::Select, Mode::Simple, 16, Extent::Full)),
+    tls(case(Script::Select, Mode::Simple, 64, Extent::Quick)),
+    tls(case(Script::Update, Mode::Simple, 16, Extent::Full)),
 ];
 
 const fn case(script: Script, mode: Mode, clients: u32, extent: Extent) -> Case {
-    Case { script, mode, clients, extent }
+    Case { script, mode, clients, carrier: Carrier::Plain, extent }
+}
+
+const fn tls(case: Case) -> Case {
+    Case { carrier: Carrier::Tls, ..case }
 }
 
 impl Case {
@@ -117,7 +136,20 @@ impl Case {
             Mode::Simple => "simple",
             Mode::Prepared => "prepared",
         };
-        format!("{script}-{mode}-{}", self.clients)
+        let carrier = match self.carrier {
+            Carrier::Plain => "",
+            Carrier::Tls => "-tls",
+        };
+        format!("{script}-{mode}-{}{carrier}", self.clients)
+    }
+
+    /// The least ratio to pgbouncer's throughput that OptimaCore must reach; `None` where nothing is promised.
+    pub fn least_to_pgbouncer(&self) -> Option<f64> {
+        match (self.carrier, self.script) {
+            (Carrier::Tls, Script::Select) => Some(1.3),
+            (Carrier::Plain, Script::Update | Script::Tpcb) => Some(1.0),
+            (Carrier::Tls, Script::Update | Script::Tpcb) | (Carrier::Plain, Script::Select) => None,
+        }
     }
 
     /// Whether every transaction is timed by itself: only where that does not change what is measured.
@@ -125,15 +157,9 @@ impl Case {
         self.clients == 1
     }
 
-    /// Whether a filter means this case: alternatives between commas, each of words between spaces or dashes that must all be
-    /// words of the name.
+    /// Whether a filter means this case.
     pub fn is_meant_by(&self, filter: &str) -> bool {
-        let name = self.name();
-        let is_word = |word: &str| name.split('-').any(|own| own == word);
-        filter.split(',').any(|one| {
-            let mut words = one.split([' ', '-']).filter(|word| !word.is_empty()).peekable();
-            words.peek().is_some() && words.all(is_word)
-        })
+        is_meant(&self.name(), filter)
     }
 
     /// What pgbench must be told of it.
@@ -153,6 +179,16 @@ impl Case {
     }
 }
 
+/// Whether a filter means something of this name: alternatives between commas, each of words between spaces or dashes that
+/// must all be words of the name.
+pub(crate) fn is_meant(name: &str, filter: &str) -> bool {
+    let is_word = |word: &str| name.split('-').any(|own| own == word);
+    filter.split(',').any(|one| {
+        let mut words = one.split([' ', '-']).filter(|word| !word.is_empty()).peekable();
+        words.peek().is_some() && words.all(is_word)
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -164,8 +200,9 @@ mod tests {
     #[test]
     fn a_filter_takes_whole_words() {
         assert_eq!(meant("1"), ["select-simple-1", "select-prepared-1"]);
-        assert_eq!(meant("select-simple-16, tpcb 64"), ["select-simple-16", "tpcb-simple-64"]);
-        assert_eq!(meant("update"), ["update-simple-16", "update-simple-64"]);
+        assert_eq!(meant("select-prepared-16, tpcb 64"), ["select-prepared-16", "tpcb-simple-64"]);
+        assert_eq!(meant("update"), ["update-simple-16", "update-simple-64", "update-simple-16-tls"]);
+        assert_eq!(meant("64 tls"), ["select-simple-64-tls"]);
         assert!(meant("").is_empty() && meant("x").is_empty());
     }
 

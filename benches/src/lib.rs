@@ -5,6 +5,7 @@
 //! own and removes it at the end. `README.md` says what the figures mean.
 
 pub mod case;
+pub mod dress;
 pub mod idle;
 pub mod interrupt;
 pub mod load;
@@ -16,6 +17,7 @@ pub mod program;
 pub mod progress;
 pub mod report;
 pub mod run;
+pub mod selects;
 pub mod stack;
 pub mod table;
 pub mod usage;

@@ -67,7 +67,7 @@ pub fn run(
 ) -> anyhow::Result<Figures> {
     server.check()?;
     let dir = stack.path("transactions");
-    let mut command = stack.pgbench(server.port);
+    let mut command = stack.pgbench(server.port, case.carrier);
     command.args(case.arguments()).args(["-n", "-T", &time.as_secs().to_string()]);
     if case.is_timed_singly() {
         remake(&dir)?;

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::case::{CASES, Case, Extent};
+use crate::dress::{self, Dress};
 
 /// Measures OptimaCore against PostgreSQL itself and against pgbouncer, on this machine, in turns.
 #[expect(clippy::struct_excessive_bools, reason = "flags of the command line, not a state")]
@@ -12,8 +13,8 @@ use crate::case::{CASES, Case, Extent};
 #[command(
     name = "bench",
     version,
-    after_help = "All it needs is started in a temporary directory and removed at the end. The whole takes about 16 minutes, \
-                  --quick about 3. benches/README.md says what the figures mean."
+    after_help = "All it needs is started in a temporary directory and removed at the end. The whole takes about 20 minutes, \
+                  --quick about 4. benches/README.md says what the figures mean."
 )]
 pub struct Options {
     /// Two rounds of two seconds, fewer cases, 2000 idle clients.
@@ -76,8 +77,17 @@ impl Options {
             return Ok(CASES.iter().filter(|case| !self.quick || case.extent == Extent::Quick).copied().collect());
         };
         let cases: Vec<Case> = CASES.iter().filter(|case| case.is_meant_by(filter)).copied().collect();
-        anyhow::ensure!(!cases.is_empty() || filter == "none", "no case is meant by {filter:?}; --list names them all");
+        let is_any = filter == "none" || !cases.is_empty() || !self.dresses().is_empty();
+        anyhow::ensure!(is_any, "no case is meant by {filter:?}; --list names them all");
         Ok(cases)
+    }
+
+    /// The cases of clients with settings of their own that are wanted.
+    pub fn dresses(&self) -> Vec<Dress> {
+        if self.cases.as_deref() == Some("none") {
+            return Vec::new();
+        }
+        dress::choose(self.cases.as_deref(), if self.quick { Extent::Quick } else { Extent::Full })
     }
 
     /// Where results are kept.
@@ -109,5 +119,6 @@ mod tests {
         assert!(cases("delete").is_err());
         assert!(cases("none").unwrap().is_empty());
         assert_eq!(cases("prepared 256").unwrap().len(), 1);
+        assert!(cases("dress").unwrap().is_empty());
     }
 }

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use serde::Serialize;
 
 use crate::case::{Case, Peer};
+use crate::dress::{Dress, PEERS};
 use crate::idle::IdleFigures;
 use crate::load::Figures;
 use crate::machine::Machine;
@@ -24,6 +25,8 @@ pub struct Report {
     pub notes: Vec<String>,
     /// The loads.
     pub cases: Vec<CaseReport>,
+    /// Clients with settings of their own.
+    pub dresses: Vec<DressReport>,
     /// The idle clients.
     pub idle: Vec<IdleFigures>,
 }
@@ -55,6 +58,36 @@ pub struct CaseReport {
     pub summaries: Vec<Summary>,
     /// All runs, in the order they were made in.
     pub runs: Vec<Run>,
+}
+
+/// One case of clients with settings of their own.
+#[derive(Clone, Debug, Serialize)]
+pub struct DressReport {
+    /// Its name.
+    pub name: String,
+    /// What they have set.
+    pub dress: Dress,
+    /// What follows from the runs.
+    pub summaries: Vec<DressSummary>,
+    /// All runs, in the order they were made in.
+    pub runs: Vec<Run>,
+}
+
+/// What the runs of such a case against a peer give together.
+#[derive(Clone, Debug, Serialize)]
+pub struct DressSummary {
+    /// Against whom.
+    pub peer: Peer,
+    /// Transactions a second.
+    pub tps: Spread,
+    /// Its ratio to the same peer's, in the same round, when nobody has set anything.
+    pub tps_to_none: Option<Spread>,
+    /// Its ratio to that of PostgreSQL itself.
+    pub tps_to_direct: Option<Spread>,
+    /// The proxy's CPU for a transaction, in microseconds.
+    pub cpu_us: Option<Spread>,
+    /// How busy the whole machine was, in percent of all its cores.
+    pub machine_percent: Spread,
 }
 
 /// One run.
@@ -129,6 +162,14 @@ impl CaseReport {
     }
 }
 
+impl DressReport {
+    /// Draws the conclusions; `none` are the runs of [`Dress::None`].
+    pub fn new(dress: Dress, runs: Vec<Run>, none: &[Run]) -> Self {
+        let summaries = PEERS.iter().filter_map(|peer| summarize_dress(*peer, &runs, none)).collect();
+        Self { name: dress.name(), dress, summaries, runs }
+    }
+}
+
 impl Report {
     /// As JSON.
     pub fn json(&self) -> anyhow::Result<String> {
@@ -171,6 +212,23 @@ fn summarize(peer: Peer, runs: &[Run]) -> Option<Summary> {
         machine_percent: Spread::of(own().map(|(_, figures)| figures.machine_percent))?,
         p50_us: Spread::of(own().filter_map(|(_, figures)| p50(figures))),
         p50_added_us: if peer == Peer::Direct { None } else { Spread::of(added) },
+    })
+}
+
+fn summarize_dress(peer: Peer, runs: &[Run], none: &[Run]) -> Option<DressSummary> {
+    let own =
+        || runs.iter().filter(move |run| run.peer == peer).filter_map(|run| Some((run.round, run.figures.as_ref()?)));
+    let ratio = |runs: &[Run], to: Peer| {
+        let other = |round| runs.iter().find(|run| run.round == round && run.peer == to)?.figures.as_ref();
+        Spread::of(own().filter_map(|(round, figures)| Some(figures.tps / other(round)?.tps)))
+    };
+    Some(DressSummary {
+        peer,
+        tps: Spread::of(own().map(|(_, figures)| figures.tps))?,
+        tps_to_none: ratio(none, peer),
+        tps_to_direct: if peer == Peer::Direct { None } else { ratio(runs, Peer::Direct) },
+        cpu_us: Spread::of(own().filter_map(|(_, figures)| figures.cpu_us)),
+        machine_percent: Spread::of(own().map(|(_, figures)| figures.machine_percent))?,
     })
 }
 
@@ -218,5 +276,17 @@ mod tests {
         assert_eq!(optimacore.tps_to_direct, Some(Spread { median: 0.75, min: 0.5, max: 1.0 }));
         assert_eq!(optimacore.p50_added_us, Some(Spread { median: 17.5, min: 15.0, max: 20.0 }));
         assert_eq!(optimacore.tps_to_pgbouncer, None);
+    }
+
+    #[test]
+    fn what_settings_cost_is_a_ratio_of_the_same_peer_and_round() {
+        let none =
+            [run(1, Peer::Optimacore, 100.0, 1), run(2, Peer::Optimacore, 50.0, 1), run(1, Peer::Direct, 9.0, 1)];
+        let runs = vec![run(2, Peer::Optimacore, 45.0, 1), run(1, Peer::Optimacore, 80.0, 1)];
+        let report = DressReport::new(Dress::Four, runs, &none);
+        let [summary] = report.summaries.as_slice() else { panic!("{:?}", report.summaries) };
+        let ratio = summary.tps_to_none.unwrap();
+        assert!((ratio.min - 0.8).abs() < 1e-9 && (ratio.max - 0.9).abs() < 1e-9, "{ratio:?}");
+        assert_eq!(summary.tps_to_direct, None);
     }
 }

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::case::{Case, Mode, Peer};
+use crate::case::{Carrier, Case, Mode, Peer};
+use crate::dress::{self, Dress};
 use crate::idle;
 use crate::interrupt::Interrupt;
 use crate::load;
@@ -10,7 +11,8 @@ use crate::machine::{Machine, utc_now};
 use crate::options::Options;
 use crate::program::{Pgbouncer, Programs};
 use crate::progress::Progress;
-use crate::report::{CaseReport, Report, Run, Settings};
+use crate::report::{CaseReport, DressReport, Report, Run, Settings};
+use crate::selects;
 use crate::stack::{POOL_SIZE, SCALE, Server, Stack};
 use crate::wire::Client;
 
@@ -60,6 +62,7 @@ pub fn run(options: &Options, interrupt: &Interrupt, progress: &mut Progress) ->
     let proxies = Vec::new();
     let mut bench = Bench { options, interrupt, progress, proxies, cluster, stack, pgbouncer_prepares, notes };
     let case_reports = bench.run_cases(&cases)?;
+    let dresses = bench.run_dresses(&options.dresses())?;
     let idle = bench.measure_idle(idle::clients_possible(options.idle_clients(), file_limit))?;
     let settings = Settings {
         rounds: options.rounds(),
@@ -69,7 +72,7 @@ pub fn run(options: &Options, interrupt: &Interrupt, progress: &mut Progress) ->
         cores: options.cores.clone(),
     };
     let notes = bench.notes;
-    Ok(Report { started, machine, settings, notes, cases: case_reports, idle })
+    Ok(Report { started, machine, settings, notes, cases: case_reports, dresses, idle })
 }
 
 impl Bench<'_> {
@@ -77,13 +80,19 @@ impl Bench<'_> {
         if cases.is_empty() {
             return Ok(Vec::new());
         }
-        for peer in Peer::ALL {
-            self.proxies.extend(self.stack.start_proxy(peer)?);
-        }
-        for peer in Peer::ALL {
-            self.progress.update(&format!("warming up {}", peer.label()));
-            if let Some(first) = cases.iter().find(|case| self.is_possible(case, peer)) {
-                self.run_once(first, peer, WARM_UP)?;
+        for carrier in [Carrier::Plain, Carrier::Tls] {
+            if !cases.iter().any(|case| case.carrier == carrier) {
+                continue;
+            }
+            for peer in Peer::ALL {
+                self.proxies.extend(self.stack.start_proxy(peer, carrier)?);
+            }
+            for peer in Peer::ALL {
+                self.progress.update(&format!("warming up {}", peer.label()));
+                let mut of_it = cases.iter().filter(|case| case.carrier == carrier);
+                if let Some(first) = of_it.find(|case| self.is_possible(case, peer)) {
+                    self.run_once(first, peer, WARM_UP)?;
+                }
             }
         }
         let mut reports = Vec::new();
@@ -113,8 +122,55 @@ impl Bench<'_> {
         Ok(CaseReport::new(*case, runs))
     }
 
+    /// Clients with settings of their own. All cases of a round follow each other, as they are compared with each other.
+    fn run_dresses(&mut self, dresses: &[Dress]) -> anyhow::Result<Vec<DressReport>> {
+        if dresses.is_empty() {
+            return Ok(Vec::new());
+        }
+        self.progress.begin("clients with settings of their own");
+        let mut client = Client::connect(std::net::Ipv4Addr::LOCALHOST, self.cluster.port)?;
+        for index in 0..dress::CLIENTS {
+            client.query(&format!("CREATE SCHEMA {}", dress::schema(index)))?;
+        }
+        drop(client);
+        for peer in dress::PEERS {
+            self.proxies.extend(self.stack.start_proxy(peer, Carrier::Plain)?);
+        }
+        let mut runs: Vec<Vec<Run>> = vec![Vec::new(); dresses.len()];
+        let rounds = self.options.rounds();
+        for round in 1..=rounds {
+            let first = usize::try_from(round)?;
+            for peer in dress::PEERS.into_iter().cycle().skip(first % dress::PEERS.len()).take(dress::PEERS.len()) {
+                for index in (0..dresses.len()).cycle().skip(first % dresses.len()).take(dresses.len()) {
+                    let (Some(dress), Some(runs)) = (dresses.get(index), runs.get_mut(index)) else { continue };
+                    let name = dress.name();
+                    self.progress.update(&format!("{name}, round {round} of {rounds}: {}", peer.label()));
+                    runs.push(Run { round, ..self.run_dress(*dress, peer)? });
+                }
+            }
+        }
+        self.proxies.clear();
+        let none = runs.first().cloned().unwrap_or_default();
+        Ok(dresses.iter().zip(runs).map(|(dress, runs)| DressReport::new(*dress, runs, &none)).collect())
+    }
+
+    fn run_dress(&mut self, dress: Dress, peer: Peer) -> anyhow::Result<Run> {
+        let server = self.proxies.iter_mut().find(|server| server.peer == peer).unwrap_or(&mut self.cluster);
+        let result = selects::run(server, dress, self.options.time(), self.interrupt);
+        self.interrupt.check()?;
+        let (figures, error) = match result {
+            Ok(figures) => (Some(figures), None),
+            Err(error) => (None, Some(format!("{error:#}"))),
+        };
+        if let Some(error) = &error {
+            self.note(format!("{} failed against {}: {error}", dress.name(), peer.label()));
+            self.replace_if_ended(peer, Carrier::Plain)?;
+        }
+        Ok(Run { round: 0, peer, figures, error })
+    }
+
     fn is_possible(&self, case: &Case, peer: Peer) -> bool {
-        let is_there = peer == Peer::Direct || self.proxies.iter().any(|server| server.peer == peer);
+        let is_there = peer == Peer::Direct || self.proxies.iter().any(|server| server.is(peer, case.carrier));
         is_there && (peer != Peer::Pgbouncer || case.mode == Mode::Simple || self.pgbouncer_prepares)
     }
 
@@ -124,7 +180,7 @@ impl Bench<'_> {
             let mut client = Client::connect(std::net::Ipv4Addr::LOCALHOST, self.cluster.port)?;
             client.query("VACUUM pgbench_branches, pgbench_tellers")?;
         }
-        let result = match self.proxies.iter_mut().find(|server| server.peer == peer) {
+        let result = match self.proxies.iter_mut().find(|server| server.is(peer, case.carrier)) {
             Some(server) => load::run(&self.stack, server, case, time, self.interrupt),
             None => load::run(&self.stack, &mut self.cluster, case, time, self.interrupt),
         };
@@ -135,16 +191,16 @@ impl Bench<'_> {
         };
         if let Some(error) = &error {
             self.note(format!("{} failed against {}: {error}", case.name(), peer.label()));
-            self.replace_if_ended(peer)?;
+            self.replace_if_ended(peer, case.carrier)?;
         }
         Ok(Run { round: 0, peer, figures, error })
     }
 
     /// A proxy that has ended is started again, so that the rest of the bench can be.
-    fn replace_if_ended(&mut self, peer: Peer) -> anyhow::Result<()> {
-        if let Some(server) = self.proxies.iter_mut().find(|server| server.peer == peer)
+    fn replace_if_ended(&mut self, peer: Peer, carrier: Carrier) -> anyhow::Result<()> {
+        if let Some(server) = self.proxies.iter_mut().find(|server| server.is(peer, carrier))
             && server.check().is_err()
-            && let Some(new) = self.stack.start_proxy(peer)?
+            && let Some(new) = self.stack.start_proxy(peer, carrier)?
         {
             *server = new;
         }
@@ -163,7 +219,7 @@ impl Bench<'_> {
             return Ok(out);
         }
         for peer in [Peer::Pgbouncer, Peer::Optimacore] {
-            let Some(mut server) = self.stack.start_proxy(peer)? else { continue };
+            let Some(mut server) = self.stack.start_proxy(peer, Carrier::Plain)? else { continue };
             let name = format!("[idle] {}", peer.label());
             self.progress.begin(&name);
             let time = Duration::from_secs(self.options.idle_seconds);

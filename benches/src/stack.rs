@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use rustix::process::Signal;
 
-use crate::case::Peer;
+use crate::case::{Carrier, Peer};
 use crate::interrupt::Interrupt;
 use crate::place::{Place, free_port};
 use crate::process::{Process, tail};
@@ -49,6 +49,8 @@ pub struct Stack {
     interrupt: Interrupt,
     /// Where the cluster listens.
     port: u16,
+    /// Who all servers say they are.
+    identity: Identity,
     place: Place,
 }
 
@@ -57,6 +59,8 @@ pub struct Stack {
 pub struct Server {
     /// Who it is.
     pub peer: Peer,
+    /// What leads from it to PostgreSQL. Its clients may come either way.
+    pub carrier: Carrier,
     /// Where it listens on 127.0.0.1.
     pub port: u16,
     process: Process,
@@ -73,18 +77,21 @@ impl Stack {
         Process::start("initdb", &mut initdb, &place.path("initdb.log"), Signal::TERM)?
             .finish(SETUP_TIME_MAX, interrupt)?;
         let port = free_port()?;
+        let identity = Identity::make(&place)?;
         let mut postgres = place.server_command(&programs.postgres);
         postgres.arg("-D").arg(&data).args(["-p", &port.to_string()]);
         postgres.args(["-c", &format!("max_connections={SERVER_CONNECTIONS_MAX}")]);
         for (name, value) in SETTINGS {
             postgres.args(["-c", &format!("{name}={value}")]);
         }
+        postgres.args(["-c", "ssl=on", "-c", &format!("ssl_cert_file={}", identity.certificate.display())]);
+        postgres.args(["-c", &format!("ssl_key_file={}", identity.key.display())]);
         // its data is about to be removed, so an immediate end is in order
         let process = Process::start("PostgreSQL", &mut postgres, &place.path("postgres.log"), Signal::QUIT)?;
-        let mut cluster = Server { peer: Peer::Direct, port, process };
+        let mut cluster = Server { peer: Peer::Direct, carrier: Carrier::Plain, port, process };
         cluster.wait_until_ready(interrupt)?;
-        let stack = Self { programs, cores: cores.to_owned(), interrupt: interrupt.clone(), port, place };
-        let mut tables = stack.pgbench(port);
+        let stack = Self { programs, cores: cores.to_owned(), interrupt: interrupt.clone(), port, identity, place };
+        let mut tables = stack.pgbench(port, Carrier::Plain);
         tables.args(["-i", "-q", "-s", &SCALE.to_string(), DATABASE]);
         Process::start("pgbench -i", &mut tables, &stack.place.path("pgbench-init.log"), Signal::TERM)?
             .finish(SETUP_TIME_MAX, interrupt)?;
@@ -97,35 +104,49 @@ impl Stack {
     }
 
     /// pgbench, bound for a port; where it connects to is in its environment, so that only the load is left to say.
-    pub(crate) fn pgbench(&self, port: u16) -> Command {
+    pub(crate) fn pgbench(&self, port: u16, carrier: Carrier) -> Command {
+        let mode = match carrier {
+            Carrier::Plain => "disable",
+            Carrier::Tls => "require",
+        };
         let mut command = self.place.command(&self.programs.pgbench);
         command.env("PGHOST", "127.0.0.1").env("PGPORT", port.to_string()).env("PGUSER", USER);
-        command.env("PGSSLMODE", "disable").env("PGGSSENCMODE", "disable");
+        command.env("PGSSLMODE", mode).env("PGGSSENCMODE", "disable");
         command
     }
 
     /// Starts one of the proxies, or gives `None` for one that is not installed.
-    pub fn start_proxy(&self, peer: Peer) -> anyhow::Result<Option<Server>> {
+    pub fn start_proxy(&self, peer: Peer, carrier: Carrier) -> anyhow::Result<Option<Server>> {
         let port = free_port()?;
         let process = match (peer, &self.programs.pgbouncer) {
             (Peer::Direct, _) | (Peer::Pgbouncer, None) => return Ok(None),
-            (Peer::Pgbouncer, Some(pgbouncer)) => self.start_pgbouncer(pgbouncer, port)?,
-            (Peer::Optimacore, _) => self.start_optimacore("on", port)?,
-            (Peer::OptimacoreUnshared, _) => self.start_optimacore("off", port)?,
+            (Peer::Pgbouncer, Some(pgbouncer)) => self.start_pgbouncer(pgbouncer, port, carrier)?,
+            (Peer::Optimacore, _) => self.start_optimacore("on", port, carrier)?,
+            (Peer::OptimacoreUnshared, _) => self.start_optimacore("off", port, carrier)?,
         };
-        let mut server = Server { peer, port, process };
+        let mut server = Server { peer, carrier, port, process };
         server.wait_until_ready(&self.interrupt)?;
         Ok(Some(server))
     }
 
-    fn start_pgbouncer(&self, pgbouncer: &Pgbouncer, port: u16) -> anyhow::Result<Process> {
+    fn start_pgbouncer(&self, pgbouncer: &Pgbouncer, port: u16, carrier: Carrier) -> anyhow::Result<Process> {
         let users = self.place.write("pgbouncer-users.txt", &format!("\"{USER}\" \"\"\n"))?;
         let prepared = if pgbouncer.is_preparing() { "max_prepared_statements = 200\n" } else { "" };
+        let Identity { certificate, key } = &self.identity;
+        let tls = match carrier {
+            Carrier::Plain => String::new(),
+            Carrier::Tls => format!(
+                "client_tls_sslmode = allow\nclient_tls_cert_file = {}\nclient_tls_key_file = {}\n\
+                 server_tls_sslmode = require\n",
+                certificate.display(),
+                key.display(),
+            ),
+        };
         let text = format!(
             "[databases]\n{DATABASE} = host=127.0.0.1 port={}\n\n[pgbouncer]\nlisten_addr = 127.0.0.1\n\
              listen_port = {port}\nlisten_backlog = 4096\nunix_socket_dir =\nauth_type = trust\nauth_file = {}\n\
              pool_mode = transaction\ndefault_pool_size = {POOL_SIZE}\nmax_client_conn = {CLIENTS_MAX}\n\
-             log_connections = 0\nlog_disconnections = 0\n{prepared}",
+             log_connections = 0\nlog_disconnections = 0\n{prepared}{tls}",
             self.port,
             users.display(),
         );
@@ -135,9 +156,17 @@ impl Stack {
         Process::start("pgbouncer", &mut command, &self.place.path(&format!("pgbouncer-{port}.log")), Signal::TERM)
     }
 
-    fn start_optimacore(&self, share: &str, port: u16) -> anyhow::Result<Process> {
+    fn start_optimacore(&self, share: &str, port: u16, carrier: Carrier) -> anyhow::Result<Process> {
+        let Identity { certificate, key } = &self.identity;
+        let tls = match carrier {
+            Carrier::Plain => String::new(),
+            Carrier::Tls => format!(
+                "[listen.tls]\nmode = \"allow\"\ncertificate = {certificate:?}\nkey = {key:?}\n\n\
+                 [server]\ntls = \"require\"\n\n"
+            ),
+        };
         let text = format!(
-            "[listen]\naddresses = [\"127.0.0.1:{port}\"]\nbacklog = 4096\n\n[runtime]\ncores = {:?}\n\n\
+            "[listen]\naddresses = [\"127.0.0.1:{port}\"]\nbacklog = 4096\n\n{tls}[runtime]\ncores = {:?}\n\n\
              [limits]\nmax_client_connections = {CLIENTS_MAX}\nshutdown_timeout = \"1s\"\n\n\
              [pool]\nsize = {POOL_SIZE}\nshare = \"{share}\"\n\n[log]\nlevel = \"warn\"\n\n\
              [[database]]\nname = \"{DATABASE}\"\nhost = \"127.0.0.1\"\nport = {}\n\n\
@@ -151,10 +180,33 @@ impl Stack {
     }
 }
 
+/// A certificate for 127.0.0.1 that signs itself, and its key.
+#[derive(Debug)]
+struct Identity {
+    certificate: PathBuf,
+    key: PathBuf,
+}
+
+impl Identity {
+    fn make(place: &Place) -> anyhow::Result<Self> {
+        let made = rcgen::generate_simple_self_signed(["localhost".to_owned(), "127.0.0.1".to_owned()])
+            .context("no certificate could be made")?;
+        Ok(Self {
+            certificate: place.write("server.crt", &made.cert.pem())?,
+            key: place.write_secret("server.key", &made.signing_key.serialize_pem())?,
+        })
+    }
+}
+
 impl Server {
     /// Its process id.
     pub fn id(&self) -> u32 {
         self.process.id()
+    }
+
+    /// Whether it is this peer, and led to PostgreSQL this way.
+    pub fn is(&self, peer: Peer, carrier: Carrier) -> bool {
+        (self.peer, self.carrier) == (peer, carrier)
     }
 
     /// An error once it has ended.

@@ -21,6 +21,13 @@ pub fn render(report: &Report) -> String {
         line("Medians (min..max) of the rounds; ratios are of runs of the same round.");
         line("µs/txn: CPU of the proxy alone. busy %: the whole machine, with pgbench and all else.");
     }
+    if !report.dresses.is_empty() {
+        line("");
+        line(&dresses(report).to_string());
+        line(
+            "64 clients of our own with prepared SELECTs; × none: the same peer in the same round, nobody having set anything.",
+        );
+    }
     if !report.idle.is_empty() {
         line("");
         line(&idle(report).to_string());
@@ -59,6 +66,7 @@ fn cases(report: &Report) -> Table {
         "txn/s",
         "× direct",
         "× pgbouncer",
+        "must",
         "mean µs",
         "p50 µs",
         "added p50 µs",
@@ -98,12 +106,45 @@ fn row(case: &CaseReport, peer: Peer) -> Option<Vec<String>> {
         spread(Some(*tps), 0),
         spread(*tps_to_direct, 2),
         spread(*tps_to_pgbouncer, 2),
+        least(case.case.least_to_pgbouncer(), peer),
         spread(Some(*latency_us), 0),
         spread(*p50_us, 0),
         spread(*p50_added_us, 0),
         spread(*cpu_us, 1),
         format!("{:.0}", machine_percent.median),
     ])
+}
+
+/// Clients with settings of their own.
+fn dresses(report: &Report) -> Table {
+    let mut table = new_table(&["case", "peer", "txn/s", "× none", "must", "× direct", "µs/txn", "busy %"]);
+    for case in &report.dresses {
+        let mut name = case.name.as_str();
+        for summary in &case.summaries {
+            table.add_row([
+                std::mem::take(&mut name).to_owned(),
+                summary.peer.label().to_owned(),
+                spread(Some(summary.tps), 0),
+                spread(summary.tps_to_none, 2),
+                least(case.dress.least_to_none(), summary.peer),
+                spread(summary.tps_to_direct, 2),
+                spread(summary.cpu_us, 1),
+                format!("{:.0}", summary.machine_percent.median),
+            ]);
+        }
+    }
+    for column in table.column_iter_mut().skip(2) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+    table
+}
+
+/// What must be reached; by OptimaCore as it comes, and by nobody else.
+fn least(least: Option<f64>, peer: Peer) -> String {
+    match (least, peer) {
+        (Some(least), Peer::Optimacore) => format!("≥ {least}"),
+        _ => String::new(),
+    }
 }
 
 fn idle(report: &Report) -> Table {
@@ -163,6 +204,13 @@ fn spread(spread: Option<Spread>, digits: usize) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_optimacore_must_reach_anything() {
+        assert_eq!(least(Some(0.35), Peer::Optimacore), "≥ 0.35");
+        assert_eq!(least(Some(0.35), Peer::OptimacoreUnshared), "");
+        assert_eq!(least(None, Peer::Optimacore), "");
+    }
 
     #[test]
     fn a_spread_of_one_figure_has_no_brackets() {

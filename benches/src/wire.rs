@@ -19,7 +19,7 @@ const MESSAGE_LEN_MAX: usize = 64 * 1024;
 
 /// A client that has logged in.
 #[derive(Debug)]
-pub struct Client(TcpStream);
+pub struct Client(pub(crate) TcpStream);
 
 impl Client {
     /// Connects from a source address to a port of 127.0.0.1 and logs in.
@@ -41,17 +41,26 @@ impl Client {
 
     /// Runs statements and forgets what they give.
     pub fn query(&mut self, text: &str) -> anyhow::Result<()> {
-        let len = u32::try_from(text.len() + 5)?;
-        let mut message = vec![b'Q'];
-        message.extend(len.to_be_bytes());
-        message.extend(text.as_bytes());
-        message.push(0);
-        self.0.write_all(&message)?;
+        self.query_value(text).map(|_| ())
+    }
+
+    /// Runs a statement; gives the first column of its last row.
+    pub fn query_value(&mut self, text: &str) -> anyhow::Result<Option<String>> {
+        let mut body = text.as_bytes().to_vec();
+        body.push(0);
+        self.0.write_all(&message(b'Q', &body))?;
         self.expect_ready()
     }
 
-    fn expect_ready(&mut self) -> anyhow::Result<()> {
+    /// Sends messages that end with a Sync, and waits until they are answered.
+    pub(crate) fn send(&mut self, messages: &[u8]) -> anyhow::Result<()> {
+        self.0.write_all(messages)?;
+        self.expect_ready().map(|_| ())
+    }
+
+    fn expect_ready(&mut self) -> anyhow::Result<Option<String>> {
         let mut refused = None;
+        let mut value = None;
         loop {
             let (tag, body) = match self.read_message() {
                 Ok(message) => message,
@@ -61,8 +70,9 @@ impl Client {
             match tag {
                 b'Z' => match refused {
                     Some(refused) => bail!(refused),
-                    None => return Ok(()),
+                    None => return Ok(value),
                 },
+                b'D' => value = first_column(&body),
                 b'E' => refused = Some(error_text(&body)),
                 b'R' if body != [0; 4] => bail!("a password is asked for"),
                 _ => (),
@@ -84,6 +94,21 @@ impl Client {
         let [tag] = tag;
         Ok((tag, body))
     }
+}
+
+/// A message as it travels.
+pub(crate) fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut out = vec![tag];
+    out.extend(u32::try_from(body.len() + 4).unwrap_or(u32::MAX).to_be_bytes());
+    out.extend(body);
+    out
+}
+
+/// The first column of a DataRow; `None` for NULL.
+fn first_column(body: &[u8]) -> Option<String> {
+    let (len, rest) = body.get(2..)?.split_first_chunk::<4>()?;
+    let value = rest.get(..usize::try_from(i32::from_be_bytes(*len)).ok()?)?;
+    Some(String::from_utf8_lossy(value).into_owned())
 }
 
 fn startup() -> Vec<u8> {
@@ -112,6 +137,13 @@ mod tests {
     fn an_error_says_its_message() {
         assert_eq!(error_text(b"SFATAL\0C53300\0Mtoo many clients\0\0"), "too many clients");
         assert_eq!(error_text(b"\0"), "an error without a text");
+    }
+
+    #[test]
+    fn the_first_column_of_a_row_is_read() {
+        assert_eq!(first_column(b"\0\x02\0\0\0\x02ab\0\0\0\x01c").as_deref(), Some("ab"));
+        assert_eq!(first_column(b"\0\x01\xff\xff\xff\xff"), None);
+        assert_eq!(first_column(b"\0\x01\0\0\0\x09ab"), None);
     }
 
     #[test]

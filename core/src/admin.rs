@@ -9,7 +9,9 @@ pub(crate) mod column;
 pub(crate) mod command;
 pub(crate) mod console;
 pub(crate) mod desk;
+mod ending;
 pub(crate) mod order;
+pub(crate) mod pinned;
 pub(crate) mod reload;
 pub(crate) mod show;
 pub(crate) mod survey;
@@ -24,6 +26,7 @@ use crossbeam::channel::Sender;
 use runtime::ShardId;
 
 use crate::admin::command::{Command, Scope};
+use crate::admin::pinned::PinReport;
 use crate::admin::survey::{Count, Page};
 use crate::admin::table::Table;
 use crate::pool::permit::PoolKey;
@@ -101,6 +104,21 @@ pub(crate) enum Petition {
     Pause,
     /// SIGUSR2.
     Resume,
+    /// SIGTERM, SIGINT, SIGQUIT.
+    Stop(Stop),
+    /// Sessions of a shard have been pinned.
+    Pinned(PinReport),
+}
+
+/// How a signal ends the process. While an end is under way already, any of them ends it at once.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stop {
+    /// SIGTERM: transactions may finish for `limits.shutdown_timeout`.
+    Drain,
+    /// SIGINT: as `SHUTDOWN WAIT_FOR_SERVERS`.
+    WaitForServers,
+    /// SIGQUIT: as `SHUTDOWN`.
+    Now,
 }
 
 /// Why a console does not wait any more.
@@ -131,6 +149,8 @@ pub(crate) enum Order {
     /// The configuration is this one from now on; connections made with other credentials are of an older generation.
     /// Permits that pools have too many then are told.
     Adopt { config: Arc<Config>, generation: u64, reply: Sender<Vec<Cut>> },
+    /// Show that you go on.
+    Beat(Sender<()>),
     /// Accept nobody any more.
     StopListening,
     /// End the clients that wait for a server connection.
@@ -198,12 +218,15 @@ impl Record {
         Self { id, connected_at: now, requested_at: now, pinned_since: None }
     }
 
-    /// Between two requests of a session that has a server connection.
-    pub(crate) fn note_pin(&mut self, pin: Pin, now: Instant) {
+    /// Between two requests of a session that has a server connection; gives the reason when a pin begins.
+    pub(crate) fn note_pin(&mut self, pin: Pin, now: Instant) -> Option<&'static str> {
         match pin {
-            Pin::No => self.pinned_since = None,
-            Pin::Because(_) | Pin::Found(_) => {
-                self.pinned_since.get_or_insert(now);
+            Pin::No => {
+                self.pinned_since = None;
+                None
+            }
+            Pin::Because(reason) | Pin::Found(reason) => {
+                self.pinned_since.replace(self.pinned_since.unwrap_or(now)).is_none().then_some(reason)
             }
         }
     }

@@ -16,6 +16,7 @@ use runtime::{ShardHandle, ShardId, Token};
 use zeroize::Zeroizing;
 
 use crate::pool::Target;
+use crate::pool::open::proofs_of;
 use crate::shard::{Board, Message};
 
 mod cache;
@@ -229,6 +230,7 @@ impl Clerk<'_> {
             credentials: Credentials::of_password(query.password.as_ref().map(|password| password.as_str().as_bytes())),
             // its files are read again for every connection
             tls: self.board.tls.servers.get(number).cloned().flatten(),
+            proofs: proofs_of(database),
             connect_query: None,
         };
         let (sender, tasks) = unbounded();

@@ -11,8 +11,66 @@ use std::fmt::Write as _;
 use std::hash::{BuildHasher as _, Hasher as _};
 use std::rc::Rc;
 
+mod assigned;
+
+use assigned::assigned;
+
 /// The setting that would hold for those that are set behind it.
 const LIMIT: &str = "statement_timeout";
+
+/// Settings that may travel with a request, for its transaction only: what they decide is decided while a statement is read,
+/// planned or run, not when a transaction or a session begins, and nothing stays of them.
+const TRAVELLERS: [&str; 27] = [
+    "application_name",
+    "bytea_output",
+    "client_min_messages",
+    "cursor_tuple_fraction",
+    "datestyle",
+    "default_text_search_config",
+    "effective_cache_size",
+    "extra_float_digits",
+    "from_collapse_limit",
+    "geqo",
+    "hash_mem_multiplier",
+    "idle_in_transaction_session_timeout",
+    "intervalstyle",
+    "jit",
+    "join_collapse_limit",
+    "lc_messages",
+    "lc_monetary",
+    "lc_numeric",
+    "lc_time",
+    "lock_timeout",
+    "max_parallel_workers_per_gather",
+    "plan_cache_mode",
+    "random_page_cost",
+    "search_path",
+    LIMIT,
+    "timezone",
+    "work_mem",
+];
+
+/// Of these, those that decide nothing when a statement is prepared.
+const INDIFFERENT: [&str; 8] = [
+    "application_name",
+    "bytea_output",
+    "client_min_messages",
+    "extra_float_digits",
+    "idle_in_transaction_session_timeout",
+    "lock_timeout",
+    LIMIT,
+    "work_mem",
+];
+
+/// What a setting decides when a statement is prepared.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Sway {
+    Nothing,
+    /// Which object a name means.
+    Names,
+    /// What a constant means, or we do not know.
+    Constants,
+}
 
 /// One setting and the statement that brings it about.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -21,6 +79,8 @@ pub(crate) struct Setting {
     pub(crate) name: Box<str>,
     /// SQL that applies it on a connection that has it at its default.
     pub(crate) apply: Box<str>,
+    /// Its value for `set_config`, where that is known.
+    pub(crate) value: Option<Box<str>>,
 }
 
 impl Setting {
@@ -28,7 +88,40 @@ impl Setting {
     pub(crate) fn of_value(name: &str, value: &str) -> Self {
         let name = name.to_ascii_lowercase();
         let apply = format!("SELECT pg_catalog.set_config({}, {}, false)", literal(&name), literal(value));
-        Self { name: name.into(), apply: apply.into() }
+        Self { name: name.into(), apply: apply.into(), value: Some(value.into()) }
+    }
+
+    /// One that a client's `SET` has brought about.
+    fn of_statement(name: &str, apply: &str) -> Self {
+        Self { name: name.into(), apply: apply.into(), value: assigned(name, apply).map(Into::into) }
+    }
+
+    /// Whether it has the same effect when it begins within a transaction and ends with it.
+    fn travels(&self) -> bool {
+        self.value.is_some() && (TRAVELLERS.contains(&&*self.name) || self.name.starts_with("enable_"))
+    }
+
+    /// Whether it is a limit of a second at least, or none: nothing of ours takes as long.
+    fn is_long_limit(&self) -> bool {
+        let value = self.value.as_deref().unwrap_or_default();
+        let digits = value.bytes().take_while(u8::is_ascii_digit).count();
+        let (number, unit) = value.split_at(digits);
+        let number: u64 = number.parse().unwrap_or_default();
+        match unit.trim() {
+            "" if number == 0 => digits > 0,
+            "" | "ms" => number >= 1000,
+            "s" | "min" | "h" | "d" => number >= 1,
+            _ => false,
+        }
+    }
+
+    /// What it decides about a statement that is prepared under it.
+    fn sways(&self) -> Sway {
+        match &*self.name {
+            "search_path" | "role" | "session_authorization" => Sway::Names,
+            name if INDIFFERENT.contains(&name) => Sway::Nothing,
+            _ => Sway::Constants,
+        }
     }
 
     /// Who one is decides what one may set, and a time limit holds for the rest of the change: they come last, and go first.
@@ -47,7 +140,8 @@ impl Setting {
 pub(crate) struct Dress {
     settings: Vec<Setting>,
     fingerprint: u64,
-    search_path: u64,
+    names: u64,
+    constants: u64,
 }
 
 impl Dress {
@@ -57,14 +151,38 @@ impl Dress {
     }
 
     /// The fingerprint of what decides how names resolve.
-    pub(crate) const fn search_path(&self) -> u64 {
-        self.search_path
+    pub(crate) const fn names(&self) -> u64 {
+        self.names
+    }
+
+    /// The fingerprint of what decides, or may decide, what constants mean, and names.
+    pub(crate) const fn constants(&self) -> u64 {
+        self.constants
+    }
+
+    /// What a request under these settings must bring along to a connection that wears `worn`, to have them for as long as its
+    /// transaction lasts. None if that is not enough.
+    pub(crate) fn luggage<'a>(&'a self, worn: &'a Self) -> Option<impl Iterator<Item = (&'a str, &'a str)> + Clone> {
+        let theirs = |name: &str| worn.settings.iter().find(|old| &*old.name == name);
+        let goes = |new: &Setting| match theirs(&new.name) {
+            Some(old) if old == new => true,
+            // it adds to what is there
+            Some(_) if &*new.name == "datestyle" => false,
+            // what is worn holds for our own part
+            Some(old) if &*new.name == LIMIT => new.travels() && old.is_long_limit(),
+            Some(_) | None => new.travels(),
+        };
+        let fits = !self.lacks_some_of(worn) && self.settings.iter().all(goes);
+        fits.then(|| {
+            let news = self.settings.iter().filter(move |new| theirs(&new.name).is_none_or(|old| old != *new));
+            news.filter_map(|new| Some((&*new.name, new.value.as_deref()?)))
+        })
     }
 
     /// The same set with one setting replaced or added.
     pub(crate) fn with(self: &Rc<Self>, name: &str, apply: &str) -> Rc<Self> {
         let mut settings: Vec<_> = self.settings.iter().filter(|s| &*s.name != name).cloned().collect();
-        settings.push(Setting { name: name.into(), apply: apply.into() });
+        settings.push(Setting::of_statement(name, apply));
         Rc::new(Self::of(settings))
     }
 
@@ -92,10 +210,10 @@ impl Dress {
 
     pub(crate) fn of(mut settings: Vec<Setting>) -> Self {
         settings.sort_by(|a, b| (a.rank(), &a.name).cmp(&(b.rank(), &b.name)));
-        let fingerprint = if settings.is_empty() { 0 } else { hash(&settings).max(1) };
-        let path: Vec<_> = settings.iter().filter(|s| &*s.name == "search_path").cloned().collect();
-        let search_path = if path.is_empty() { 0 } else { hash(&path).max(1) };
-        Self { settings, fingerprint, search_path }
+        let fingerprint = hash(settings.iter());
+        let names = hash(settings.iter().filter(|setting| setting.sways() == Sway::Names));
+        let constants = hash(settings.iter().filter(|setting| setting.sways() != Sway::Nothing));
+        Self { settings, fingerprint, names, constants }
     }
 
     /// Whether `worn` has settings that this has not.
@@ -128,7 +246,12 @@ impl Dress {
     }
 }
 
-fn hash(settings: &[Setting]) -> u64 {
+/// 0 for none.
+fn hash<'a>(settings: impl Iterator<Item = &'a Setting>) -> u64 {
+    let mut settings = settings.peekable();
+    if settings.peek().is_none() {
+        return 0;
+    }
     // a fixed seed: shards compare fingerprints with each other
     let mut hasher = foldhash::quality::FixedState::with_seed(0x6f70_7469).build_hasher();
     for setting in settings {
@@ -137,7 +260,7 @@ fn hash(settings: &[Setting]) -> u64 {
         hasher.write(setting.apply.as_bytes());
         hasher.write_u8(0);
     }
-    hasher.finish()
+    hasher.finish().max(1)
 }
 
 /// A string literal that reads the same under any `standard_conforming_strings`.
@@ -239,8 +362,8 @@ mod tests {
         assert_eq!(a.fingerprint(), b.fingerprint());
         assert_ne!(a.fingerprint(), dress(&[("timezone", "UTC")]).fingerprint());
         assert_eq!(dress(&[]).fingerprint(), 0);
-        assert_eq!(a.search_path(), 0);
-        assert_ne!(a.with("search_path", "SET search_path = x").search_path(), 0);
+        assert_eq!(a.names(), 0);
+        assert_ne!(a.with("search_path", "SET search_path = x").names(), 0);
     }
 
     #[test]
@@ -253,6 +376,31 @@ mod tests {
             dress(&[("a", "it's \\ x")]).change_from(&Dress::default()),
             ["SELECT pg_catalog.set_config('a',  E'it''s \\\\ x', false)"]
         );
+    }
+
+    #[test]
+    fn what_differs_travels_if_it_can_begin_and_end_with_a_transaction() {
+        let base = dress(&[("application_name", "a"), ("timezone", "UTC")]);
+        let luggage = |dress: &Dress, worn: &Dress| -> Option<Vec<String>> {
+            dress.luggage(worn).map(|settings| settings.map(|(name, value)| format!("{name}={value}")).collect())
+        };
+        let other = base.with("application_name", "SET application_name = 'b'");
+        assert_eq!(luggage(&other, &base), Some(vec!["application_name=b".into()]));
+        assert_eq!(luggage(&other, &Dress::default()).map(|all| all.len()), Some(2));
+        assert_eq!(luggage(&base, &base), Some(Vec::new()));
+        assert_eq!(luggage(&base.without("timezone"), &base), None, "what is worn cannot be taken off");
+        for name in
+            ["app.tenant", "role", "client_encoding", "default_transaction_read_only", "standard_conforming_strings"]
+        {
+            assert_eq!(luggage(&dress(&[(name, "x")]), &Dress::default()), None, "{name}");
+        }
+        let unread = base.with("application_name", "SET application_name = E'b'");
+        assert_eq!(luggage(&unread, &base), None, "its value is not known");
+        let limit = |value: &str| dress(&[("statement_timeout", value)]);
+        assert!(luggage(&limit("1ms"), &limit("1min")).is_some());
+        for short in ["1ms", "999", "x", "0.5s"] {
+            assert_eq!(luggage(&limit("1min"), &limit(short)), None, "{short}");
+        }
     }
 
     #[test]

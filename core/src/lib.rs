@@ -26,6 +26,7 @@ mod share;
 mod slab;
 mod statement;
 mod stock;
+mod systemd;
 mod throttle;
 mod tls;
 mod verdict;

@@ -12,8 +12,9 @@ use config::Config;
 #[command(
     name = "optimacore",
     version,
-    after_help = "SIGTERM or SIGINT lets transactions finish (limits.shutdown_timeout) and ends. SIGHUP reloads the \
-                  configuration, SIGUSR1 pauses, SIGUSR2 resumes; the console (docs/admin.md) does more. `ctl check FILE` checks a \
+    after_help = "SIGTERM lets transactions finish (limits.shutdown_timeout) and ends, SIGINT waits for server connections, SIGQUIT \
+                  ends at once, and so does SIGTERM or SIGINT a second time. SIGHUP reloads the configuration, SIGUSR1 pauses, \
+                  SIGUSR2 resumes; the console (docs/admin.md) does more. `ctl check FILE` checks a \
                   configuration without starting anything; `ctl dev` starts a whole stack."
 )]
 struct Options {

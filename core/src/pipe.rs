@@ -65,6 +65,8 @@ pub(crate) enum Mark {
     Probe,
     /// Our Close of a statement for which there was no room.
     Evict(StatementId),
+    /// The end of the settings that travel with a request.
+    Luggage,
     /// Our question what a statement gives.
     Shape(StatementId),
     /// A client's Describe of a statement, or of a portal of it: it shows what the statement gives.
@@ -89,10 +91,12 @@ impl Mark {
             Self::Dress => 8 << 28,
             Self::Probe => 9 << 28,
             Self::Evict(id) => (10 << 28) | (id & MARK_ID_MASK),
-            Self::Shape(id) => (11 << 28) | (id & MARK_ID_MASK),
-            Self::Told(id) => (12 << 28) | (id & MARK_ID_MASK),
-            Self::Proof(id) => (13 << 28) | (id & MARK_ID_MASK),
-            Self::Changed => 14 << 28,
+            Self::Luggage => 11 << 28,
+            Self::Shape(id) => (12 << 28) | (id & MARK_ID_MASK),
+            Self::Told(id) => (13 << 28) | (id & MARK_ID_MASK),
+            Self::Proof(id) => (14 << 28) | (id & MARK_ID_MASK),
+            // from here on those that need no number of a statement
+            Self::Changed => 15 << 28,
         }
     }
 
@@ -109,10 +113,11 @@ impl Mark {
             8 => Self::Dress,
             9 => Self::Probe,
             10 => Self::Evict(id),
-            11 => Self::Shape(id),
-            12 => Self::Told(id),
-            13 => Self::Proof(id),
-            14 => Self::Changed,
+            11 => Self::Luggage,
+            12 => Self::Shape(id),
+            13 => Self::Told(id),
+            14 => Self::Proof(id),
+            15 => Self::Changed,
             _ => Self::None,
         }
     }
@@ -136,12 +141,22 @@ pub(crate) enum Delivery {
     Begun,
 }
 
+/// Settings that travel with a request, because its pipe wears others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Luggage {
+    /// None, or Postgres has accepted them.
+    Done,
+    /// They stand before the request, and Postgres has not accepted them yet.
+    Ahead,
+}
+
 /// One request in flight on a shared pipe. It ends with the ReadyForQuery it is owed.
 #[derive(Debug)]
 pub(crate) struct InFlight {
     pub(crate) owner: Owner,
     pub(crate) written_at: Instant,
     pub(crate) delivery: Delivery,
+    pub(crate) luggage: Luggage,
 }
 
 /// The list of its pool a server connection sits in: this is its state.
@@ -554,6 +569,7 @@ mod tests {
             Mark::Dress,
             Mark::Probe,
             Mark::Evict(3),
+            Mark::Luggage,
             Mark::Shape(4),
             Mark::Told(5),
             Mark::Proof(6),

@@ -4,38 +4,43 @@ use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context as _, anyhow, bail};
 use config::{Config, Upstream};
 use crossbeam::channel::Receiver;
-use runtime::{Address, Plan, ShardHandle, ShardId, listen, topology};
-use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use runtime::{Address, Plan, ShardHandle, ShardId, topology};
+use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use stats::Snapshot;
 use tracing_subscriber::EnvFilter;
 
-use crate::admin::Petition;
 use crate::admin::desk::{Desk, LogDial};
+use crate::admin::{Petition, Stop};
 use crate::catalog::keeper::{self, WatchRequest};
 use crate::clerk::{self, Ask};
-use crate::shard::{Asked, Board, Listener, Message, Shard};
+use crate::shard::{Asked, Board, Message, Shard};
+use crate::systemd::{self, Herald};
 use crate::tls::{self, TlsState};
+use socket::{Passed, Sockets};
+
+mod socket;
 
 /// How long a shard may take to tell its statistics.
 const SNAPSHOT_MAX: Duration = Duration::from_secs(2);
 /// Descriptors beyond those of clients: servers, listeners, rings.
 const SPARE_DESCRIPTORS: u64 = 256;
 
-/// Runs the data plane until SIGTERM or SIGINT. `file` is where the configuration is read from anew.
+/// Runs the data plane until a signal or a console ends it. `file` is where the configuration is read from anew.
 ///
 /// # Errors
 /// What is missing on this machine, or an address that cannot be listened on, with what to do about it.
 pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
+    let passed = Passed::take()?;
     let log = start_log(&config);
     // before the first thread, so that all of them leave the signals to us
-    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2])?;
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])?;
+    let herald = Arc::new(Herald::from_environment());
     raise_descriptor_limit(&config);
     let cores = topology::pick(config.runtime.cores.as_deref())?;
     for remark in topology::remarks(&cores) {
@@ -51,13 +56,13 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     let (clerk, asks) = crossbeam::channel::unbounded();
     let (desk, petitions) = crossbeam::channel::unbounded();
     let board = Arc::new(Board::new(&config, (upstreams, tls), cores.len(), Asked { keeper, clerk, desk }));
-    let listeners = open_listeners(&config, cores.len())?;
-    let statistics = config.stats.socket.as_deref().map(open_statistics).transpose()?;
+    let mut sockets = Sockets::open(&config, passed, cores.len())?;
+    let (places, files) = (sockets.places.join(","), std::mem::take(&mut sockets.files));
 
     let plan = Plan::new(cores.clone());
     let make = {
         let (config, board, cores) = (Arc::clone(&config), Arc::clone(&board), cores.clone());
-        let listeners = Arc::new(std::sync::Mutex::new(listeners));
+        let listeners = Arc::new(std::sync::Mutex::new(std::mem::take(&mut sockets.of_shards)));
         move |shard: ShardId| {
             let index = usize::from(shard.0);
             let own = listeners.lock().ok().and_then(|mut all| all.get_mut(index).map(std::mem::take));
@@ -68,7 +73,7 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     let running = runtime::launch(&plan, make)?;
     start_asking(running.handles(), &board, catalog_requests, asks)?;
     tls::watch(&config, &board, running.handles().to_vec())?;
-    if let Some(listener) = statistics {
+    if let Some(listener) = sockets.statistics {
         let (handles, board) = (running.handles().to_vec(), Arc::clone(&board));
         std::thread::Builder::new()
             .name("statistics".to_owned())
@@ -76,28 +81,25 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     }
     {
         let desk = Desk::new(running.handles().to_vec(), Arc::clone(&board), Arc::clone(&config));
-        let desk = desk.with(std::path::absolute(file)?, log);
+        let desk = desk.with(std::path::absolute(file)?, log, (Arc::clone(&herald), places.clone()));
         std::thread::Builder::new().name("desk".to_owned()).spawn(move || desk.run(&petitions))?;
     }
-    let addresses: Vec<String> = config.listen.addresses.iter().map(ToString::to_string).collect();
     let core_list: Vec<String> = cores.iter().map(|core| core.0.to_string()).collect();
+    systemd::keep_watch(&herald, running.handles().to_vec())?;
+    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
+        for signal in signals.forever() {
+            on_signal(signal, &board);
+        }
+    })?;
     tracing::info!(
-        addresses = addresses.join(","),
+        addresses = places,
         cores = core_list.join(","),
         version = env!("CARGO_PKG_VERSION"),
         "ready for clients"
     );
-    let handles = running.handles().to_vec();
-    std::thread::Builder::new().name("signals".to_owned()).spawn(move || {
-        for signal in signals.forever() {
-            on_signal(signal, &handles, &board);
-        }
-    })?;
+    herald.ready(&format!("Clients come to {places}"));
     let outcome = running.join().context("a shard failed");
-    for path in [config.listen.unix_socket(), config.stats.socket.clone()].into_iter().flatten() {
-        // somebody may have tidied up before us
-        let _removed: std::io::Result<()> = std::fs::remove_file(path);
-    }
+    socket::tidy_up(&files);
     tracing::info!("stopped");
     outcome
 }
@@ -116,19 +118,15 @@ fn start_asking(
     Ok(())
 }
 
-fn on_signal(signal: i32, handles: &[ShardHandle<Message>], board: &Board) {
+fn on_signal(signal: i32, board: &Board) {
     let petition = match signal {
         SIGHUP => Petition::Reload,
         SIGUSR1 => Petition::Pause,
         SIGUSR2 => Petition::Resume,
-        _ => {
-            let timeout = Duration::from_millis(board.shutdown_timeout_ms.load(Ordering::Relaxed));
-            tracing::info!(signal, ?timeout, "stopping: transactions may finish");
-            for handle in handles {
-                handle.post(Message::Drain(Instant::now() + timeout));
-            }
-            return;
-        }
+        SIGINT => Petition::Stop(Stop::WaitForServers),
+        SIGQUIT => Petition::Stop(Stop::Now),
+        // SIGTERM
+        _ => Petition::Stop(Stop::Drain),
     };
     if board.desk.send(petition).is_err() {
         tracing::warn!(signal, "nobody is there to hear the signal");
@@ -180,35 +178,6 @@ fn resolve(config: &Config) -> anyhow::Result<Vec<Address>> {
             Err(error) => Err(anyhow!("database \"{}\": host \"{}\": {error}", database.name, database.host)),
         })
         .collect()
-}
-
-/// One listener per shard and TCP address; the Unix socket is the first shard's, which hands clients on.
-fn open_listeners(config: &Config, shards: usize) -> anyhow::Result<Vec<Vec<Listener>>> {
-    let backlog = config.listen.backlog;
-    let mut all: Vec<Vec<Listener>> = (0..shards).map(|_| Vec::new()).collect();
-    for address in &config.listen.addresses {
-        // sharing the port is for our own shards only: another process that listens there must be noticed
-        drop(
-            std::net::TcpListener::bind(address)
-                .with_context(|| format!("cannot listen on {address}; is another program there already?"))?,
-        );
-        for own in &mut all {
-            let listener =
-                listen::tcp_reuseport(*address, backlog).with_context(|| format!("cannot listen on {address}"))?;
-            own.push((listener, false));
-        }
-    }
-    if let (Some(path), Some(first)) = (config.listen.unix_socket(), all.first_mut()) {
-        let listener = listen::unix(&path, backlog).with_context(|| format!("cannot listen on {}", path.display()))?;
-        first.push((listener, true));
-    }
-    Ok(all)
-}
-
-fn open_statistics(path: &Path) -> anyhow::Result<UnixListener> {
-    let listener =
-        listen::unix(path, 16).with_context(|| format!("cannot give out statistics on {}", path.display()))?;
-    Ok(listener.into())
 }
 
 /// Whoever connects is given one snapshot.

@@ -9,7 +9,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use dbproto::auth::{ClientAuth, Credentials};
+use dbproto::auth::{ClientAuth, Credentials, Proofs};
 use dbproto::message::frontend;
 use dbproto::pipeline::{Expect, Owed};
 use runtime::Address;
@@ -60,6 +60,8 @@ pub(crate) struct Target {
     pub(crate) user: String,
     pub(crate) credentials: Credentials,
     pub(crate) tls: Option<Arc<Upstream>>,
+    /// How it may have us prove who we are.
+    pub(crate) proofs: Proofs,
     /// What is run on every new connection before clients may have it, and again when it was cleaned.
     pub(crate) connect_query: Option<Arc<str>>,
 }
@@ -69,7 +71,7 @@ impl Target {
     pub(crate) fn login(&self) -> ClientAuth {
         let mut nonce = [0; 18];
         crate::cancel::fill_random(&mut nonce);
-        ClientAuth::with(self.user.as_bytes(), self.credentials.clone(), nonce)
+        ClientAuth::with(self.user.as_bytes(), self.credentials.clone(), nonce).allowing(self.proofs)
     }
 }
 
@@ -335,7 +337,11 @@ impl Shard {
         };
         let Some(session) = self.sessions.get_mut(holder) else { return };
         session.barrier = crate::session::Barrier::Open;
-        session.record.note_pin(session.pin, io.now());
+        if let Some(reason) = session.record.note_pin(session.pin, io.now())
+            && let Some(pool) = self.pools.get(server.pool.0 as usize)
+        {
+            self.pin_log.note(&self.board.desk, (&pool.stats.database, &session.dress), reason);
+        }
         let mode = self.pools.get(server.pool.0 as usize).map(|pool| pool.settings.mode);
         if idle && session.stream_left == 0 && self.draining.is_some() && session.input.is_empty() {
             self.end_session(io, holder, Some(&Failure::Shutdown));

@@ -240,6 +240,15 @@ pub(crate) enum Reading {
     Unusual,
 }
 
+/// How a session's settings may come to a shared pipe that wears others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Carrying {
+    /// With each request.
+    Along,
+    /// Only worn by the connection: they were refused once when they came along.
+    Worn,
+}
+
 /// Whether a request is known to be fast and small.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Weight {
@@ -291,6 +300,7 @@ pub(crate) struct Session {
     pub(crate) login_dress: Rc<Dress>,
     /// The settings its requests run under.
     pub(crate) dress: Rc<Dress>,
+    pub(crate) carrying: Carrying,
     pub(crate) statements: HashMap<Box<[u8]>, Rc<Statement>, foldhash::fast::RandomState>,
     pub(crate) changes: VecDeque<Change>,
     pub(crate) unnamed: Unnamed,
@@ -333,6 +343,11 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// Whether how the request ends that is written decides what comes behind it means.
+    pub(crate) fn changes_meaning(&self) -> bool {
+        !self.settings.is_empty() || self.resetting == Resetting::Yes || self.healing != Healing::No
+    }
+
     /// A client that has just connected.
     pub(crate) fn accepted(socket: SocketId, secret: u32, peer: Option<IpAddr>, now: Instant) -> Self {
         Self {
@@ -351,6 +366,7 @@ impl Session {
             user: Box::default(),
             login_dress: Rc::default(),
             dress: Rc::default(),
+            carrying: Carrying::Along,
             statements: HashMap::default(),
             changes: VecDeque::new(),
             unnamed: Unnamed::Absent,

@@ -87,6 +87,18 @@ impl Knowledge {
         self.shape.get().is_some()
     }
 
+    /// Takes over what clients were told of another statement.
+    pub(crate) fn inherit(&self, other: &Self) {
+        if self.shape.get().is_none() {
+            self.shape.set(other.shape.get());
+        }
+    }
+
+    /// Whether clients were told other things of the two.
+    pub(crate) fn contradicts(&self, other: &Self) -> bool {
+        self.shape.get().is_some_and(|shape| other.shape.get().is_some_and(|known| known != shape))
+    }
+
     /// Postgres is asked under this state.
     pub(crate) fn ask(&self, state: u64) {
         self.asked_under.set(state);

@@ -12,9 +12,10 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use config::Config;
 use crossbeam::channel::Sender;
-use runtime::{Event, Expectation, Io, Reactor, ShardId, Tls};
+use runtime::{Event, Expectation, Io, Reactor, ShardId, Tenure, Tls};
 use stats::{PoolStats, ShardStats};
 
+use crate::admin::pinned::PinLog;
 use crate::admin::{Levers, Order, Record, Withdrawal};
 use crate::bound::LineId;
 use crate::cancel::{CancelConnection, random_secret};
@@ -43,6 +44,8 @@ pub(crate) type World<'a> = dyn Io<Message> + 'a;
 /// Pause between looks at timeouts while something is expected to happen soon, and otherwise.
 pub(crate) const TICK_SOON: Duration = Duration::from_millis(10);
 const TICK_IDLE: Duration = Duration::from_secs(1);
+/// How long PostgreSQL may take at the end to hear that nobody wants any more what it does.
+const LAST_CANCELS_MAX: Duration = Duration::from_secs(1);
 /// Clients above the limit that are still told so; beyond, connections are closed without a word.
 const REFUSED_MAX: u32 = 1000;
 
@@ -138,17 +141,24 @@ pub(crate) struct Shard {
     pub(crate) levers: Arc<Levers>,
     /// Connections that have got a number here.
     pub(crate) serials: u32,
+    /// Pins that the log has not told of.
+    pub(crate) pin_log: PinLog,
     next_tick: Option<Instant>,
-    listeners: Vec<OwnedFd>,
+    listeners: Vec<Listener>,
     is_unix: Vec<bool>,
 }
 
-/// A listener and whether it is a Unix socket.
-pub(crate) type Listener = (OwnedFd, bool);
+/// Where clients come.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    pub(crate) socket: OwnedFd,
+    pub(crate) tenure: Tenure,
+    pub(crate) is_unix: bool,
+}
 
 impl Shard {
     pub(crate) fn new(config: Arc<Config>, board: Arc<Board>, core: u16, listeners: Vec<Listener>) -> Self {
-        let (listeners, is_unix) = listeners.into_iter().unzip();
+        let is_unix = listeners.iter().map(|listener| listener.is_unix).collect();
         Self {
             config,
             tls: Arc::clone(&board.tls),
@@ -172,6 +182,7 @@ impl Shard {
             stats: ShardStats { core, ..ShardStats::default() },
             levers: Arc::default(),
             serials: 0,
+            pin_log: PinLog::default(),
             next_tick: None,
             listeners,
             is_unix,
@@ -334,7 +345,10 @@ impl Shard {
     }
 
     fn drain(&mut self, io: &mut World<'_>, until: Instant) {
-        if self.draining.is_some() {
+        if let Some(before) = self.draining {
+            // who asks again may mean sooner, never later
+            self.draining = Some(before.min(until));
+            self.hurry(io);
             return;
         }
         self.draining = Some(until);
@@ -365,7 +379,9 @@ impl Shard {
             for id in self.sessions.keys() {
                 self.end_session(io, id, Some(&Failure::Shutdown));
             }
-            io.stop();
+            if self.cancels.len() == 0 || io.now() >= until + LAST_CANCELS_MAX {
+                io.stop();
+            }
         } else if self.sessions.len() == 0 && self.servers.len() == 0 && self.board.is_empty() {
             // not before: another shard's last clients may wait for a permit of ours
             io.stop();
@@ -417,7 +433,7 @@ impl Reactor for Shard {
     fn on_start(&mut self, io: &mut dyn Io<Message>) {
         self.stats.shard = io.shard().0;
         for (index, listener) in (0..).zip(std::mem::take(&mut self.listeners)) {
-            io.listen(listener, Key::<Listener>::at(index).token(TokenKind::Listener));
+            io.listen(listener.socket, listener.tenure, Key::<Listener>::at(index).token(TokenKind::Listener));
         }
     }
 

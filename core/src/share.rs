@@ -13,12 +13,12 @@ use dbproto::sql::Backslash;
 
 use crate::catalog::Catalog;
 use crate::error::Failure;
-use crate::pipe::{Cancel, Delivery, Flow, InFlight, List, Owner, Server, ServerId, Soil};
+use crate::pipe::{Cancel, Delivery, Flow, InFlight, List, Luggage, Owner, Server, ServerId, Soil};
 use crate::pool::{Pool, PoolId};
 use crate::session::request::REQUEST_LEN_MAX;
 use crate::session::write::known::describes_itself;
 use crate::session::write::{Writer, write_shared};
-use crate::session::{Pin, Place, Reading, Session, SessionId, Shareable, Weight};
+use crate::session::{Carrying, Pin, Place, Reading, Session, SessionId, Shareable, Weight};
 use crate::shard::{Shard, World};
 use crate::statement::Statement;
 use crate::verdict::{Sharing, Verdict, judge};
@@ -38,6 +38,8 @@ const PIPES_PER_SHARD: usize = 2;
 const DIRTY_READS_MAX: u32 = 8;
 /// Requests on a pipe from which on another pipe helps; below, waking another backend costs more than waiting.
 const PIPE_DEPTH_GOOD: usize = 8;
+/// What settings that travel with a request cost, in requests.
+const LUGGAGE_COST: usize = 1;
 
 impl Shard {
     /// Puts the request at the front of a session's input on a shared pipe, if it may go there and there is one. What was
@@ -49,7 +51,7 @@ impl Shard {
         session.kind = 0;
         session.waiting_since = io.now();
         let home = session.home;
-        let state = self.interner.generation().wrapping_add(pool.catalog_state());
+        let state = self.interner.state(pool.catalog_state());
         let Some(verdict) = verdict_of(session, pool, len, state) else { return false };
         if verdict.sharing == Sharing::Impossible {
             return false;
@@ -87,36 +89,33 @@ impl Shard {
         let light = |session: &&Session| session.shareable.as_ref().is_some_and(Shareable::is_light);
         let Some(session) = self.sessions.get(id).filter(light) else { return false };
         let Some(pool) = self.pools.get(session.pool.0 as usize) else { return false };
-        let dress = session.dress.fingerprint();
         let fits = |server: &Server| {
-            server.dress.fingerprint() == dress
-                && server.soil != Soil::Unknown
-                && server.reading == Reading::Usual
-                && server.cancel == Cancel::None
+            let ready =
+                server.soil != Soil::Unknown && server.reading == Reading::Usual && server.cancel == Cancel::None;
+            if ready { distance(session, server) } else { None }
         };
         let depth_max = pool.settings.share_depth as usize;
         let mut best: Option<(usize, ServerId)> = None;
         for other in &pool.shared {
             if let Some(server) = self.servers.get(*other)
-                && best.is_none_or(|(depth, _)| server.depth() < depth)
                 && server.depth() < depth_max
-                && fits(server)
+                && best.is_none_or(|(cost, _)| server.depth() < cost)
+                && let Some(distance) = fits(server)
+                && best.is_none_or(|(cost, _)| server.depth() + distance < cost)
                 && server.flow == Flow::Open
                 && io.output_len(server.socket) < PIPE_HIGH_WATER
             {
-                best = Some((server.depth(), *other));
+                best = Some((server.depth() + distance, *other));
             }
         }
         let busy_max = pool
             .settings
             .share_pipes
             .map_or(PIPES_PER_SHARD, |pipes| (pipes as usize).div_ceil(io.shard_count().max(1)));
-        let another = best.is_none_or(|(depth, _)| depth >= PIPE_DEPTH_GOOD && pool.shared.len() < busy_max);
+        let another = best.is_none_or(|(cost, _)| cost >= PIPE_DEPTH_GOOD && pool.shared.len() < busy_max);
         if another {
-            let idle = pool.idle.iter().rev().copied().find(|other| self.servers.get(*other).is_some_and(fits));
-            if let Some(idle) = idle {
-                best = Some((0, idle));
-            }
+            let fitting = pool.idle.iter().rev().filter_map(|other| Some((fits(self.servers.get(*other)?)?, *other)));
+            best = fitting.min_by_key(|(distance, _)| *distance).or(best);
         }
         best.is_some_and(|(_, server)| self.join(io, id, server))
     }
@@ -164,6 +163,7 @@ impl Shard {
         let out = io.output(server.socket);
         let before = out.len();
         let request = input.get(..shareable.len).unwrap_or_default();
+        let brings = session.dress.luggage(&server.dress).is_some_and(|mut settings| settings.next().is_some());
         let written = write_shared(Writer::new(session, server, interner, pool), out, request);
         let len = out.len().saturating_sub(before);
         session.input = input;
@@ -173,6 +173,7 @@ impl Shard {
             owner: Owner::Session(id),
             written_at: now,
             delivery: Delivery::Nothing,
+            luggage: if brings { Luggage::Ahead } else { Luggage::Done },
         });
         if server.list == List::Shared {
             pool.stats.requests_shared += 1;
@@ -265,6 +266,16 @@ impl Shard {
             None => {}
         }
     }
+}
+
+/// What it costs, in requests on a pipe, to bring a session's settings along to a connection that wears others: nothing if it
+/// wears them. None if they cannot come.
+fn distance(session: &Session, server: &Server) -> Option<usize> {
+    if server.dress.fingerprint() == session.dress.fingerprint() {
+        return Some(0);
+    }
+    let travel = session.carrying == Carrying::Along && session.dress.luggage(&server.dress).is_some();
+    travel.then_some(LUGGAGE_COST)
 }
 
 /// What is known of a whole request; none where it is not one that can be shared.

@@ -1,6 +1,6 @@
 //! Prepared statements of one shard: what a client prepared, and the name it has on server connections.
 //!
-//! Every different (text, parameter types, search_path in force) is interned once and gets a number; on every server connection it is
+//! Every different (text, parameter types, settings that decide its meaning) is interned once and gets a number; on every server connection it is
 //! prepared under a name made of that number. So a statement that one client prepared on one connection can be bound on
 //! another, and the same statement of many clients is planned once per connection. A client never sees those names.
 //!
@@ -18,7 +18,7 @@ use crate::shape::Knowledge;
 use crate::verdict::{Verdict, judge};
 
 /// What identifies a prepared statement.
-#[derive(PartialEq, Eq, Hash, Debug)]
+#[derive(PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct StatementSource {
     /// The SQL text.
     pub(crate) text: Box<[u8]>,
@@ -26,8 +26,31 @@ pub(crate) struct StatementSource {
     pub(crate) types: Box<[u8]>,
     /// The state of the catalog it was prepared in: what is prepared after a change must not be taken for what was before.
     pub(crate) generation: u64,
-    /// Fingerprint of the search_path it was prepared under; names resolve differently under another.
-    pub(crate) search_path: u64,
+    /// Fingerprint of the settings it was prepared under, as far as they decide what it means: under others names resolve
+    /// differently, and constants (`'12:00'::timestamptz`) read differently.
+    pub(crate) under: u64,
+}
+
+/// What the text of a statement holds that settings decide about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Wording {
+    /// Names and numbers.
+    Names,
+    /// Constants in quotes as well: how they are read is decided when the statement is prepared.
+    Constants,
+}
+
+impl Wording {
+    pub(crate) fn of(text: &[u8]) -> Self {
+        // a quote, or the dollar of a dollar quote; that of a parameter stands before a digit
+        let mut bytes = text.iter().copied().peekable();
+        while let Some(byte) = bytes.next() {
+            if byte == b'\'' || (byte == b'$' && !bytes.peek().is_some_and(u8::is_ascii_digit)) {
+                return Self::Constants;
+            }
+        }
+        Self::Names
+    }
 }
 
 /// A statement's number on this shard; never given twice while anything remembers it.
@@ -38,6 +61,7 @@ pub(crate) type StatementId = u32;
 pub(crate) struct Statement {
     pub(crate) id: StatementId,
     pub(crate) source: Arc<StatementSource>,
+    pub(crate) wording: Wording,
     /// The last verdict, and the catalog it was found by.
     verdict: Cell<Option<(u64, Verdict)>>,
     /// What it gives, as clients were told.
@@ -121,6 +145,8 @@ pub(crate) struct Interner {
     /// Of all texts.
     bytes: usize,
     sweep_at_bytes: usize,
+    /// By how many settings they set.
+    setters: Vec<Rc<Statement>>,
 }
 
 /// Entries below which nothing is swept.
@@ -128,9 +154,10 @@ const SWEEP_MIN: usize = 1024;
 const SWEEP_MIN_BYTES: usize = 16 * 1024 * 1024;
 
 impl Interner {
-    /// For the source of a statement that is prepared now.
-    pub(crate) const fn generation(&self) -> u64 {
-        self.generation
+    /// What statements that are prepared now are known by, under this state of the catalog.
+    pub(crate) const fn state(&self, catalog_state: u64) -> u64 {
+        // one more of the one never makes up for one less of the other
+        catalog_state.wrapping_add(self.generation.wrapping_mul(0xff51_afd7_ed55_8ccd))
     }
 
     /// Postgres has refused a statement because its result has changed its form. Which, is not known: whoever prepares
@@ -140,13 +167,25 @@ impl Interner {
     }
 
     /// The same statement as it is prepared now.
-    pub(crate) fn renew(&mut self, statement: &Statement, generation: u64) -> Rc<Statement> {
-        self.intern(Arc::new(StatementSource {
-            text: statement.source.text.clone(),
-            types: statement.types().into(),
-            generation,
-            search_path: statement.source.search_path,
-        }))
+    pub(crate) fn renew(&mut self, statement: &Statement, generation: u64, under: u64) -> Rc<Statement> {
+        let (text, types) = (statement.source.text.clone(), statement.types().into());
+        self.intern(Arc::new(StatementSource { text, types, generation, under }))
+    }
+
+    /// The statement that sets so many settings for its transaction; its parameters are their names and values by turns.
+    pub(crate) fn setter(&mut self, count: usize) -> Rc<Statement> {
+        while self.setters.len() < count {
+            let calls: Vec<_> = (0..=self.setters.len())
+                .map(|index| format!("pg_catalog.set_config(${}, ${}, true)", index * 2 + 1, index * 2 + 2))
+                .collect();
+            let text = format!("SELECT {}", calls.join(", "));
+            let source =
+                StatementSource { text: text.into_bytes().into(), types: Box::from([0, 0]), generation: 0, under: 0 };
+            let setter = self.intern(Arc::new(source));
+            self.setters.push(setter);
+        }
+        let last = self.setters.get(count.saturating_sub(1)).map(Rc::clone);
+        last.unwrap_or_else(|| self.intern(Arc::default()))
     }
 
     /// Forgets what nobody else remembers.
@@ -178,6 +217,7 @@ impl Interner {
         let statement = Rc::new(Statement {
             id: self.last_id,
             source: Arc::clone(&source),
+            wording: Wording::of(&source.text),
             verdict: Cell::new(None),
             knowledge: Knowledge::new(source.generation),
         });
@@ -359,12 +399,7 @@ mod tests {
     use super::*;
 
     fn source(text: &str) -> Arc<StatementSource> {
-        Arc::new(StatementSource {
-            text: text.as_bytes().into(),
-            types: Box::from([0, 0]),
-            generation: 0,
-            search_path: 0,
-        })
+        Arc::new(StatementSource { text: text.as_bytes().into(), types: Box::from([0, 0]), generation: 0, under: 0 })
     }
 
     #[test]

@@ -100,7 +100,8 @@ impl Upstream {
             TlsMode::VerifyCa => Demand::Known(authorities()?),
             TlsMode::VerifyFull => Demand::Named(authorities()?, host.trim_end_matches('.').to_owned()),
         };
-        let judge = Arc::new(ServerJudge::new(demand, &provider));
+        let lists = settings.crl.as_deref().map(revocation_lists).transpose()?.unwrap_or_default();
+        let judge = Arc::new(ServerJudge::new(demand, lists, Arc::clone(&provider))?);
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()?
             .dangerous()
@@ -217,7 +218,7 @@ fn stamps(config: &Config) -> Stamps {
     let own = [&listen.certificate, &listen.key, &listen.client_ca, &listen.client_crl].into_iter().flatten();
     let servers = config.databases.iter().flat_map(|database| {
         let identity = database.tls.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
-        database.tls.ca.iter().chain(identity)
+        database.tls.ca.iter().chain(&database.tls.crl).chain(identity)
     });
     let stamp = |path: &Path| {
         let status = std::fs::metadata(path).ok()?;

@@ -6,5 +6,5 @@ pub mod client;
 pub mod keys;
 pub mod server;
 
-pub use client::{AuthError, ClientAuth, Step};
+pub use client::{AuthError, ClientAuth, Proof, Proofs, Step};
 pub use keys::Credentials;

@@ -84,6 +84,12 @@ impl<'a> Lexer<'a> {
         Self { text, at: 0, backslash }
     }
 
+    /// How many bytes have been read: where the last token ends.
+    #[must_use]
+    pub const fn at(&self) -> usize {
+        self.at
+    }
+
     /// The next token; none at the end.
     ///
     /// # Errors

@@ -393,7 +393,7 @@ fn on_connect<M>(reactor: &mut impl Hears<M>, io: &mut RingIo<M>, index: u32, re
 fn on_accept<M>(reactor: &mut impl Hears<M>, io: &mut RingIo<M>, index: u32, (result, flags): (i32, u32)) {
     if result >= 0 {
         let socket = accepted(result);
-        if let Some(token) = io.listeners.get(index as usize).map(|(_, token)| *token) {
+        if let Some(token) = io.listeners.get(index as usize).map(|(_, token, _)| *token) {
             reactor.hear(io, Event::Accepted { token, socket });
         }
     }

@@ -27,6 +27,15 @@ impl fmt::Display for ShardId {
 /// The reactor's own number for a socket; comes back with every event of it.
 pub type Token = u64;
 
+/// Whose a listening socket is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Tenure {
+    /// Ours alone: nobody listens when we do not.
+    Own,
+    /// Others have it too, and it goes on when we stop.
+    Shared,
+}
+
 /// Names a socket of one shard. Once the socket is closed every call with its id does nothing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub struct SocketId {
@@ -179,7 +188,7 @@ pub trait Io<M> {
     /// How many there are.
     fn shard_count(&self) -> usize;
     /// Accepts connections of a listening socket from now on.
-    fn listen(&mut self, listener: OwnedFd, token: Token);
+    fn listen(&mut self, listener: OwnedFd, tenure: Tenure, token: Token);
     /// Closes all listeners of this shard.
     fn stop_listening(&mut self);
     /// Takes over a connected socket and receives from it.

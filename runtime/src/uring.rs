@@ -16,7 +16,7 @@ use socket2::SockAddr;
 
 use crate::buffer::GROUP;
 use crate::mesh::MeshEnd;
-use crate::reactor::{Address, Io, LOW_WATER, ShardId, SocketId, Token};
+use crate::reactor::{Address, Io, LOW_WATER, ShardId, SocketId, Tenure, Token};
 use crate::socket::{Counting, Life, Receive, Sending, Socket, Sockets, Wanted};
 use crate::tls::{Tls, TlsSide};
 
@@ -73,7 +73,7 @@ const SPARE_LEN_MAX: usize = 64 * 1024;
 pub(crate) struct RingIo<M> {
     pub(crate) ring: IoUring,
     pub(crate) sockets: Sockets,
-    pub(crate) listeners: Vec<(OwnedFd, Token)>,
+    pub(crate) listeners: Vec<(OwnedFd, Token, Tenure)>,
     pub(crate) mesh: MeshEnd<M>,
     pub(crate) shard: ShardId,
     pub(crate) now: Instant,
@@ -154,7 +154,7 @@ impl<M> RingIo<M> {
     }
 
     pub(crate) fn arm_accept(&mut self, index: u32) {
-        if let Some((listener, _)) = self.listeners.get(index as usize) {
+        if let Some((listener, ..)) = self.listeners.get(index as usize) {
             let entry = opcode::AcceptMulti::new(Fd(listener.as_raw_fd()))
                 .flags(libc::SOCK_CLOEXEC)
                 .build()
@@ -387,15 +387,17 @@ impl<M> Io<M> for RingIo<M> {
         self.mesh.doorbells.len()
     }
 
-    fn listen(&mut self, listener: OwnedFd, token: Token) {
+    fn listen(&mut self, listener: OwnedFd, tenure: Tenure, token: Token) {
         let index = u32::try_from(self.listeners.len()).unwrap_or(u32::MAX);
-        self.listeners.push((listener, token));
+        self.listeners.push((listener, token, tenure));
         self.arm_accept(index);
     }
 
     fn stop_listening(&mut self) {
-        for (index, (listener, _)) in (0..).zip(std::mem::take(&mut self.listeners)) {
-            shutdown(listener.as_raw_fd());
+        for (index, (listener, _, tenure)) in (0..).zip(std::mem::take(&mut self.listeners)) {
+            if tenure == Tenure::Own {
+                shutdown(listener.as_raw_fd());
+            }
             self.cancel(Operation::Accept, index);
         }
     }

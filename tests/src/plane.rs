@@ -1,7 +1,10 @@
 //! The data plane of a test.
 
+use std::ffi::OsStr;
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::net::UnixStream;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex};
@@ -27,7 +30,18 @@ pub struct PlaneBuilder {
     databases: Vec<toml::Table>,
     rules: Vec<toml::Table>,
     environment: Vec<(String, String)>,
+    /// What runs it, such as `strace`.
+    wrapper: Vec<String>,
+    activation: Activation,
     port: u16,
+}
+
+/// Whether it opens its sockets itself.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Activation {
+    Own,
+    /// They are passed to it as systemd does: where clients come, and where statistics are given out.
+    Passed,
 }
 
 impl PlaneBuilder {
@@ -51,6 +65,8 @@ impl PlaneBuilder {
             databases: Vec::new(),
             rules: Vec::new(),
             environment: Vec::new(),
+            wrapper: Vec::new(),
+            activation: Activation::Own,
             port: port::free(),
         };
         new.user_trusted(SUPERUSER)
@@ -114,6 +130,20 @@ impl PlaneBuilder {
     #[must_use]
     pub fn variable(mut self, name: &str, value: &str) -> Self {
         self.environment.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Runs it by another program, which must become it or hand signals on.
+    #[must_use]
+    pub fn under(mut self, wrapper: &[&str]) -> Self {
+        self.wrapper = wrapper.iter().map(|part| (*part).to_owned()).collect();
+        self
+    }
+
+    /// Passes its sockets to it, as systemd's socket activation does.
+    #[must_use]
+    pub fn activated(mut self) -> Self {
+        self.activation = Activation::Passed;
         self
     }
 
@@ -210,7 +240,7 @@ impl PlaneBuilder {
     #[must_use]
     pub fn start(self) -> Plane {
         let port = self.port;
-        let (dir, mut child) = self.spawn();
+        let (dir, mut child, passed) = self.spawn();
         let said = Arc::new(Mutex::new(String::new()));
         let (stderr, heard) = (child.stderr.take().unwrap(), Arc::clone(&said));
         std::thread::spawn(move || {
@@ -222,7 +252,7 @@ impl PlaneBuilder {
         });
         let shell = Command::new("sh");
         let guard = Guard::new(shell, &format!("kill -9 {}; rm -rf \"$1\"", child.id()), dir.path());
-        let mut plane = Plane { dir, port, child, said, guard };
+        let mut plane = Plane { dir, port, child, said, guard, _passed: passed };
         wait_until("the data plane is ready for clients", || {
             let ended = plane.child.try_wait().unwrap();
             assert!(ended.is_none(), "the data plane ended: {}", plane.said());
@@ -237,7 +267,7 @@ impl PlaneBuilder {
     /// When it starts all the same.
     #[must_use]
     pub fn fail_to_start(self) -> String {
-        let (dir, mut child) = self.spawn();
+        let (dir, mut child, _passed) = self.spawn();
         let mut guard = Guard::new(Command::new("sh"), &format!("kill -9 {}; rm -rf \"$1\"", child.id()), dir.path());
         wait_until("the data plane ends", || child.try_wait().unwrap().is_some());
         let output = child.wait_with_output().unwrap();
@@ -246,7 +276,7 @@ impl PlaneBuilder {
         String::from_utf8_lossy(&output.stderr).into_owned()
     }
 
-    fn spawn(mut self) -> (TempDir, Child) {
+    fn spawn(mut self) -> (TempDir, Child, Option<TcpListener>) {
         if self.databases.is_empty() {
             self = self.database("*", &[]);
         }
@@ -254,6 +284,7 @@ impl PlaneBuilder {
         let port = self.port;
         let statistics = dir.path().join("stats");
         let environment = std::mem::take(&mut self.environment);
+        let (wrapper, activation) = (std::mem::take(&mut self.wrapper), self.activation);
         let text = self
             .set("listen", "addresses", vec![format!("127.0.0.1:{port}")].into())
             .set("listen", "unix_socket_dir", dir.path().display().to_string().into())
@@ -261,16 +292,28 @@ impl PlaneBuilder {
             .into_text();
         let config = dir.path().join("optimacore.toml");
         std::fs::write(&config, text).unwrap();
-        let child = program::command(program::optimacore())
-            .envs(environment)
-            .arg("--config")
-            .arg(&config)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        (dir, child)
+        let parts: Vec<&OsStr> =
+            wrapper.iter().map(OsStr::new).chain([program::optimacore().as_os_str(), OsStr::new("--config")]).collect();
+        let mut command = match activation {
+            Activation::Own => program::command(Path::new(parts.first().unwrap())),
+            Activation::Passed => program::command(Path::new("sh")),
+        };
+        command.envs(environment).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        let mut passed = None;
+        match activation {
+            Activation::Own => command.args(parts.get(1..).unwrap()),
+            Activation::Passed => {
+                let listener = TcpListener::bind(("127.0.0.1", port)).unwrap();
+                // as systemd makes them unless it is told otherwise
+                listener.set_nonblocking(true).unwrap();
+                command.stdin(OwnedFd::from(listener.try_clone().unwrap()));
+                passed = Some(listener);
+                command.stdout(OwnedFd::from(UnixListener::bind(&statistics).unwrap()));
+                command.args(["-c", PASS, "sh"]).args(parts)
+            }
+        };
+        let child = command.arg(&config).spawn().unwrap();
+        (dir, child, passed)
     }
 
     fn into_text(mut self) -> String {
@@ -284,6 +327,10 @@ impl PlaneBuilder {
     }
 }
 
+/// Hands standard input and output on as sockets that systemd has made.
+const PASS: &str = "exec 3<&0 4>&1 </dev/null >/dev/null
+LISTEN_PID=$$ LISTEN_FDS=2 LISTEN_FDNAMES=clients:stats exec \"$@\"";
+
 /// A running data plane. Ends when dropped.
 #[derive(Debug)]
 pub struct Plane {
@@ -292,6 +339,8 @@ pub struct Plane {
     child: Child,
     said: Arc<Mutex<String>>,
     guard: Guard,
+    /// What was passed to it, which outlives it.
+    _passed: Option<TcpListener>,
 }
 
 impl Plane {

@@ -184,3 +184,36 @@ fn parameters_keep_the_types_that_their_client_knows() {
     let reply = client.ask(&run);
     assert_eq!((reply.code(), reply.tags()), (expected.code(), expected.tags()));
 }
+
+#[test]
+fn a_statement_that_means_another_table_now_is_refused_and_only_where_it_was_known_before() {
+    let (plane, database) = (plane("on"), Cluster::shared().make_database());
+    plane
+        .client(&database)
+        .query("create schema a create table t (x int4); create schema b create table t (x text, y int4); insert into b.t values ('b', 1)")
+        .good();
+    let begin = |client: &mut RawClient| {
+        client.query("set search_path = a").good();
+        prepare(client, "select * from t");
+        client.query("set search_path = b").good();
+    };
+    let mut real = direct(&database);
+    begin(&mut real);
+    let expected = real.ask(&Request::new().run("s", &[]));
+    assert_eq!(expected.code(), "0A000");
+    let mut client = plane.client(&database);
+    begin(&mut client);
+    let mut other = plane.client(&database);
+    other.query("set search_path = b").good();
+    prepare(&mut other, "select * from t");
+    for _ in 0..2 {
+        let reply = client.ask(&Request::new().run("s", &[]));
+        assert_eq!((reply.error(), reply.tags()), (expected.error(), expected.tags()));
+        assert_eq!(other.ask(&Request::new().run("s", &[])).good().value(), "b");
+        end_connections(&plane, &database);
+    }
+    client.query("set search_path = a").good();
+    assert_eq!(client.ask(&Request::new().run("s", &[])).good().tags(), "2CZ");
+    assert_eq!(real.query("set search_path = a").good().tags(), "CZ");
+    assert_eq!(real.ask(&Request::new().run("s", &[])).good().tags(), "2CZ");
+}

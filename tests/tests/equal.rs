@@ -3,7 +3,7 @@
 //!
 //! What is not Rust is installed by `make deps`.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};

@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use benchkit::case::CASES;
+use benchkit::dress::Dress;
 use benchkit::interrupt::Interrupt;
 use benchkit::options::Options;
 use benchkit::progress::Progress;
@@ -26,6 +27,9 @@ fn bench(options: &Options, progress: &mut Progress) -> anyhow::Result<()> {
     if options.list {
         for case in &CASES {
             writeln!(out, "{}", case.name())?;
+        }
+        for dress in Dress::ALL {
+            writeln!(out, "{}", dress.name())?;
         }
         return Ok(());
     }

@@ -222,8 +222,20 @@ pub(crate) const SERVER: Section = Section {
             "As libpq's `sslmode`: `allow` uses TLS when PostgreSQL refuses us without, `prefer` when it offers it, `require` always, `verify-ca` when its certificate leads to `tls_ca`, `verify-full` when it also names the `host`. Unix sockets have none.",
         ),
         key("tls_ca", "path", "", "PEM file: authorities of PostgreSQL's certificate, or that certificate itself."),
+        key(
+            "tls_crl",
+            "path",
+            "",
+            "PEM file: certificates that those authorities have revoked, a list of each of them. A list that is missing or out of date refuses the connection.",
+        ),
         key("tls_certificate", "path", "", "PEM file: the certificate that we show to PostgreSQL."),
         key("tls_key", "path", "", "PEM file: its private key, as `key` in `[listen.tls]`."),
+        key(
+            "require_auth",
+            "methods, comma-separated",
+            "",
+            "As libpq's: how PostgreSQL may have us prove who we are: `scram-sha-256`, `md5`, `password`, `none` (it does not ask), or all but some: `!password,!md5`. Whoever asks for another is told nothing. Without the key: any.",
+        ),
     ],
 };
 
@@ -303,8 +315,10 @@ pub(crate) const DATABASE: Section = Section {
         ),
         key("tls", TLS_MODES, "", "Without the key: `[server]`'s."),
         key("tls_ca", "path", "", "Without the key: `[server]`'s."),
+        key("tls_crl", "path", "", "Without the key: `[server]`'s."),
         key("tls_certificate", "path", "", "Without the key: `[server]`'s."),
         key("tls_key", "path", "", "Without the key: `[server]`'s."),
+        key("require_auth", "methods", "", "Without the key: `[server]`'s."),
         key("pool", "table", "", "Keys of `[pool]` that differ for this database."),
     ],
 };

@@ -28,7 +28,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use key::reference;
 pub use listing::{Diff, Difference, Effect, Entry};
 pub use timeout::{Timeout, TimeoutOverrides, Timeouts};
-pub use tls::{ListenTls, ServerTls, TlsMode};
+pub use tls::{ListenTls, Proof, ProofList, ServerTls, TlsMode};
 use zeroize::Zeroizing;
 
 /// A whole configuration.

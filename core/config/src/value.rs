@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use crate::{LogLevel, PoolMode, Range, Secret, Share, Timeout, TlsMode};
+use crate::{LogLevel, PoolMode, ProofList, Range, Secret, Share, Timeout, TlsMode};
 
 /// Longest path a Unix socket can have: `sun_path` without its NUL.
 const SOCKET_PATH_LEN_MAX: usize = 107;
@@ -210,6 +210,11 @@ pub(crate) fn share(value: &DeValue<'_>) -> Parsed<Share> {
 pub(crate) fn tls_mode(value: &DeValue<'_>) -> Parsed<TlsMode> {
     use TlsMode::{Allow, Disable, Prefer, Require, VerifyCa, VerifyFull};
     choice(value, &[Disable, Allow, Prefer, Require, VerifyCa, VerifyFull].map(|mode| (mode.name(), mode)))
+}
+
+/// Ways to prove who we are.
+pub(crate) fn proofs(value: &DeValue<'_>) -> Parsed<ProofList> {
+    ProofList::parse(string(value, "methods such as scram-sha-256 or !password,!md5")?)
 }
 
 /// A file of which only the name is known yet.

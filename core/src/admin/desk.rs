@@ -13,11 +13,14 @@ use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use runtime::{ShardHandle, ShardId};
 
 use crate::admin::command::{Command, Scope, Show, Shutdown};
+use crate::admin::ending::Ending;
+use crate::admin::pinned::{PinLog, PinReport};
 use crate::admin::show::{Facts, Figures};
 use crate::admin::survey::{ClientRow, Count, ServerRow};
 use crate::admin::{Answer, Cut, Levers, Order, Petition, Presence, Refusal, State, Withdrawal};
 use crate::session::SessionId;
 use crate::shard::{Board, Message};
+use crate::systemd::Herald;
 
 /// How long a shard may take to answer.
 const SHARD_MAX: Duration = Duration::from_secs(2);
@@ -37,9 +40,15 @@ pub(crate) struct Desk {
     /// Where the configuration is read from.
     pub(super) file: PathBuf,
     pub(super) log: LogDial,
-    levers: Levers,
+    /// Tells systemd what we do.
+    pub(super) herald: Arc<Herald>,
+    /// Where clients come, for people.
+    pub(super) places: String,
+    pub(super) ending: Ending,
+    pin_log: PinLog,
+    pub(super) levers: Levers,
     generation: u64,
-    waits: Vec<Wait>,
+    pub(super) waits: Vec<Wait>,
     /// Permits that are still to be taken from pools that have become smaller.
     cuts: Vec<Cut>,
     /// When it looks next at what is waited for.
@@ -57,23 +66,23 @@ pub(super) struct Sample {
 }
 
 /// Something that has to become true.
-struct Wait {
-    what: Goal,
+pub(super) struct Wait {
+    pub(super) what: Goal,
     /// Who is told then; none where the process ends.
-    petitioner: Option<(ShardId, SessionId)>,
-    tag: &'static str,
+    pub(super) petitioner: Option<(ShardId, SessionId)>,
+    pub(super) tag: &'static str,
     /// A look found it true already; a connection may have been between two shards just then.
-    seen: Seen,
+    pub(super) seen: Seen,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Seen {
+pub(super) enum Seen {
     Not,
     Once,
 }
 
 #[derive(Clone, PartialEq, Eq)]
-enum Goal {
+pub(super) enum Goal {
     /// These databases have no server connection.
     Released(Scope),
     /// They have none that is to be closed.
@@ -118,6 +127,10 @@ impl Desk {
             config,
             file: PathBuf::new(),
             log: Box::new(|_| {}),
+            herald: Arc::default(),
+            places: String::new(),
+            ending: Ending::Not,
+            pin_log: PinLog::default(),
             levers: Levers::default(),
             generation: 0,
             waits: Vec::new(),
@@ -128,10 +141,12 @@ impl Desk {
         }
     }
 
-    /// Where the configuration is read from anew, and how the log is changed.
-    pub(crate) fn with(mut self, file: PathBuf, log: LogDial) -> Self {
+    /// Where the configuration is read from anew, how the log is changed, and who is told where clients come.
+    pub(crate) fn with(mut self, file: PathBuf, log: LogDial, (herald, places): (Arc<Herald>, String)) -> Self {
         self.file = file;
         self.log = log;
+        self.herald = herald;
+        self.places = places;
         self
     }
 
@@ -149,6 +164,7 @@ impl Desk {
             if now >= sample_at {
                 let figures = self.figures();
                 self.samples.0 = std::mem::replace(&mut self.samples.1, Sample { at: now, figures });
+                self.pin_log.take_due(now).iter().for_each(PinReport::log);
             }
             if now >= self.look_at && !(self.waits.is_empty() && self.cuts.is_empty()) {
                 self.look_at = now + LOOK_PAUSE;
@@ -165,7 +181,7 @@ impl Desk {
                     self.answer((shard, session), answer);
                 }
                 if command == Command::Shutdown(Shutdown::Now) {
-                    self.stop();
+                    self.stop_at_once();
                 }
             }
             Petition::Withdraw { shard, session, why } => {
@@ -191,6 +207,12 @@ impl Desk {
             Petition::Resume => {
                 let outcome = self.resume(&Scope::All);
                 tracing::info!(?outcome, "RESUME by signal");
+            }
+            Petition::Stop(how) => self.on_stop(how),
+            Petition::Pinned(report) => {
+                if let Some(report) = self.pin_log.add(report, Instant::now()) {
+                    report.log();
+                }
             }
         }
     }
@@ -252,7 +274,7 @@ impl Desk {
         }
     }
 
-    fn tell_all(&self, order: impl Fn() -> Order) {
+    pub(super) fn tell_all(&self, order: impl Fn() -> Order) {
         for handle in &self.shards {
             handle.post(Message::Admin(Box::new(order())));
         }
@@ -277,7 +299,7 @@ impl Desk {
         reply.recv_timeout(SHARD_MAX).ok()
     }
 
-    fn set_levers(&self) -> Vec<String> {
+    pub(super) fn set_levers(&self) -> Vec<String> {
         let levers = Arc::new(self.levers.clone());
         self.tell_all(|| Order::Levers(Arc::clone(&levers)));
         Vec::new()
@@ -383,31 +405,6 @@ impl Desk {
         }
     }
 
-    fn shutdown(&mut self, how: Shutdown) {
-        let what = match how {
-            // after the answer
-            Shutdown::Now => return,
-            Shutdown::WaitForServers => {
-                self.levers.state = State::Paused;
-                self.set_levers();
-                self.tell_all(|| Order::StopListening);
-                self.tell_all(|| Order::DismissWaiting);
-                Goal::Released(Scope::All)
-            }
-            Shutdown::WaitForClients => {
-                self.tell_all(|| Order::StopListening);
-                Goal::Alone
-            }
-        };
-        self.waits.push(Wait { what, petitioner: None, tag: "SHUTDOWN", seen: Seen::Not });
-    }
-
-    fn stop(&self) {
-        for handle in &self.shards {
-            handle.post(Message::Drain(Instant::now()));
-        }
-    }
-
     pub(super) fn count(&self) -> Vec<Count> {
         let mut counts = self.ask_all(Order::Count);
         counts.sort_by_key(|count| count.shard.shard);
@@ -475,7 +472,7 @@ impl Desk {
                     Some(petitioner) => {
                         self.answer(petitioner, Answer::Done { tag: wait.tag, notices: Vec::new() });
                     }
-                    None => self.stop(),
+                    None => self.stop_at_once(),
                 },
             }
         }

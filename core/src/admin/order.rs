@@ -31,6 +31,7 @@ impl Shard {
             Order::KillClient { id, reply: to } => reply(&to, self.kill_client(io, id)),
             Order::TakePermits { key, count, reply: to } => reply(&to, self.take_permits(io, &key, count)),
             Order::Adopt { config, generation, reply: to } => reply(&to, self.adopt_config(io, config, generation)),
+            Order::Beat(to) => reply(&to, ()),
             Order::StopListening => io.stop_listening(),
             Order::DismissWaiting => self.dismiss_waiting(io),
             Order::Answer { session, answer } => self.on_answer(io, session, answer),

@@ -7,10 +7,26 @@ use config::{Config, Difference, Effect};
 
 use crate::admin::Refusal;
 use crate::admin::desk::Desk;
+use crate::admin::ending::Ending;
 
 impl Desk {
     /// Reads the file anew; gives what there is to know about it.
     pub(super) fn reload(&mut self) -> Result<Vec<String>, Refusal> {
+        if self.ending == Ending::Begun {
+            // systemd would take the end of the reload for the end of the end
+            return self.read_anew();
+        }
+        self.herald.reloading();
+        let outcome = self.read_anew();
+        let status = format!("Clients come to {}", self.places);
+        self.herald.ready(&match &outcome {
+            Ok(_) => status,
+            Err(refusal) => format!("{status}; the last reload changed nothing: {}", refusal.message),
+        });
+        outcome
+    }
+
+    fn read_anew(&mut self) -> Result<Vec<String>, Refusal> {
         let new = Config::load(&self.file).map_err(|errors| Refusal {
             sqlstate: "F0000",
             message: format!("{} has errors; nothing was changed", self.file.display()),

@@ -87,7 +87,8 @@ impl Shard {
             Some(b"DISCARD ALL") => Rc::default(),
             _ => Rc::clone(&server.dress),
         };
-        let mut change = session.dress.change_from(&worn).join("\n;");
+        let changes = session.dress.change_from(&worn);
+        let (replayed, mut change) = (changes.len() as u64, changes.join("\n;"));
         if clean.is_none() && change.is_empty() {
             self.hand_over(io, id, session_id);
             return;
@@ -113,10 +114,9 @@ impl Shard {
         }
         let pool = server.pool;
         self.move_to(id, List::Working);
-        if clean.is_some()
-            && let Some(pool) = self.pool_mut(pool)
-        {
-            pool.stats.cleanings += 1;
+        if let Some(pool) = self.pool_mut(pool) {
+            pool.stats.cleanings += u64::from(clean.is_some());
+            pool.stats.settings_replayed += replayed;
         }
     }
 

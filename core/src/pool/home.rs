@@ -95,7 +95,9 @@ impl Shard {
                 pool.stats.count_pin(reason);
             }
             session.pin = Pin::Found(reason);
-            session.record.note_pin(session.pin, io.now());
+            if let Some(reason) = session.record.note_pin(session.pin, io.now()) {
+                self.pin_log.note(&self.board.desk, (&pool.stats.database, &session.dress), reason);
+            }
             session.place = Place::Exclusive(id);
             server.holder = Some(owner);
             self.move_to(id, List::Exclusive);

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher as _, Hasher as _};
 use std::sync::Arc;
 
 use config::Known;
-use dbproto::auth::Credentials;
+use dbproto::auth::{Credentials, Proof, Proofs};
 use runtime::ShardId;
 
 use crate::bound::Bound;
@@ -41,6 +41,19 @@ fn stored(known: &Known) -> Credentials {
         Known::Plain(password) => Credentials::of_password(Some(password.as_str().as_bytes())),
         Known::Hashed(secret) => Credentials::of_md5(secret.as_str()),
     }
+}
+
+/// How a database's server may have us prove who we are.
+pub(crate) fn proofs_of(database: &config::Database) -> Proofs {
+    let Some(list) = &database.tls.require_auth else { return Proofs::ALL };
+    Proofs::of(|proof| {
+        list.allows(match proof {
+            Proof::None => config::Proof::None,
+            Proof::Password => config::Proof::Password,
+            Proof::Md5 => config::Proof::Md5,
+            Proof::Scram => config::Proof::Scram,
+        })
+    })
 }
 
 impl Shard {
@@ -128,6 +141,7 @@ impl Shard {
             user: server_user,
             credentials: if lending == Lending::Clients { shown.clone() } else { fixed },
             tls: self.tls.servers.get(number).cloned().flatten(),
+            proofs: proofs_of(found),
             connect_query: found.connect_query.as_deref().map(Arc::from),
         };
         (target, lending)

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use dbproto::auth::{ClientAuth, Step};
+use dbproto::auth::{AuthError, ClientAuth, Step};
 use dbproto::frame;
 use dbproto::message::backend::{self, Authentication, ErrorFields, TransactionStatus};
 use dbproto::message::frontend;
@@ -21,6 +21,20 @@ const MESSAGE_LEN_MAX: usize = 64 * 1024;
 pub(crate) struct Refusal {
     pub(crate) sqlstate: String,
     pub(crate) message: String,
+}
+
+/// Why a login cannot go on.
+enum Fault {
+    /// What is at the other end does not do what PostgreSQL does; perhaps it is only about to.
+    Broken(String),
+    /// It will be the same the next time.
+    Lasting(String),
+}
+
+impl From<String> for Fault {
+    fn from(what: String) -> Self {
+        Self::Broken(what)
+    }
 }
 
 /// A login that is under way.
@@ -69,8 +83,12 @@ impl Shard {
             match self.on_login_message(io, id, tag, body) {
                 Ok(true) => return at,
                 Ok(false) => {}
-                Err(what) => {
+                Err(Fault::Broken(what)) => {
                     self.break_login(io, id, &what);
+                    return bytes.len();
+                }
+                Err(Fault::Lasting(what)) => {
+                    self.refuse_login(io, id, what);
                     return bytes.len();
                 }
             }
@@ -78,14 +96,20 @@ impl Shard {
     }
 
     /// Whether the login is done.
-    fn on_login_message(&mut self, io: &mut World<'_>, id: ServerId, tag: u8, body: &[u8]) -> Result<bool, String> {
+    fn on_login_message(&mut self, io: &mut World<'_>, id: ServerId, tag: u8, body: &[u8]) -> Result<bool, Fault> {
         let Some(server) = self.servers.get_mut(id) else { return Ok(true) };
         let Some(login) = server.login.as_mut() else { return Ok(true) };
         match tag {
             b'R' => {
                 let request = Authentication::read(body).map_err(|error| error.to_string())?;
                 let _step: Step =
-                    login.auth.handle(request, io.output(server.socket)).map_err(|error| error.to_string())?;
+                    login.auth.handle(request, io.output(server.socket)).map_err(|error| match error {
+                        AuthError::Forbidden(_) => Fault::Lasting(error.to_string()),
+                        AuthError::NoPassword
+                        | AuthError::WrongKind
+                        | AuthError::UnsupportedMethod
+                        | AuthError::BadExchange => Fault::Broken(error.to_string()),
+                    })?;
             }
             b'S' => {
                 let (name, value) = backend::parameter_status(body).map_err(|error| error.to_string())?;
@@ -104,24 +128,24 @@ impl Shard {
             // the answer to connect_query, but not a COPY
             b'T' | b'D' | b'C' | b'I' if login.stage == Stage::ConnectQuery => {}
             b'Z' => return self.on_login_ready(io, id, body),
-            other => return Err(format!("it sent '{}' during login", other.escape_ascii())),
+            other => return Err(Fault::Broken(format!("it sent '{}' during login", other.escape_ascii()))),
         }
         Ok(false)
     }
 
     /// Postgres waits for what comes next: `connect_query`, or the first client.
-    fn on_login_ready(&mut self, io: &mut World<'_>, id: ServerId, body: &[u8]) -> Result<bool, String> {
+    fn on_login_ready(&mut self, io: &mut World<'_>, id: ServerId, body: &[u8]) -> Result<bool, Fault> {
         let Some(server) = self.servers.get_mut(id) else { return Ok(true) };
         let Some(login) = server.login.as_mut() else { return Ok(true) };
         if let Some(refusal) = login.refusal.take() {
-            return Err(format!("connect_query failed: {} ({})", refusal.message, refusal.sqlstate));
+            return Err(Fault::Broken(format!("connect_query failed: {} ({})", refusal.message, refusal.sqlstate)));
         }
         if body.first().copied().and_then(TransactionStatus::from_byte) != Some(TransactionStatus::Idle) {
             let what = match login.stage {
                 Stage::Login => "it does not begin idle",
                 Stage::ConnectQuery => "connect_query leaves a transaction open",
             };
-            return Err(what.to_owned());
+            return Err(Fault::Broken(what.to_owned()));
         }
         if let Some(query) = login.connect_query.take() {
             login.stage = Stage::ConnectQuery;
@@ -148,6 +172,16 @@ impl Shard {
         let pool = server.pool;
         io.close(server.socket);
         self.on_connect_failed(io, pool, what.to_owned());
+        self.move_to(id, List::Closing);
+        self.forget_server(io, id);
+    }
+
+    /// We refuse to log in there: those who wait are told.
+    fn refuse_login(&mut self, io: &mut World<'_>, id: ServerId, message: String) {
+        let Some(server) = self.servers.get(id) else { return };
+        let pool = server.pool;
+        io.close(server.socket);
+        self.on_login_refused(io, pool, Refusal { sqlstate: "28000".to_owned(), message });
         self.move_to(id, List::Closing);
         self.forget_server(io, id);
     }

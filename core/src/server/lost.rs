@@ -19,6 +19,7 @@ pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owe
         | Mark::Clean
         | Mark::Dress
         | Mark::Probe
+        | Mark::Luggage
         | Mark::Shape(_)
         | Mark::Told(_)
         | Mark::Proof(_)
@@ -37,6 +38,7 @@ pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owe
         | Mark::Told(_)
         | Mark::Proof(_)
         | Mark::Changed
+        | Mark::Luggage
         | Mark::None
         | Mark::OwnParse(_)
         | Mark::OwnUnnamed

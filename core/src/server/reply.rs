@@ -15,16 +15,18 @@ use runtime::reactor::LOW_WATER;
 use crate::deadline::query_timeout_report;
 use crate::pace::Paces;
 use crate::pipe::{
-    Asked, Delivery, Flow, Goodbye, List, Mark, Owner, Server, ServerId, ServerUnnamed, Soil, Streaming, WorkFailure,
+    Asked, Delivery, Flow, Goodbye, List, Luggage, Mark, Owner, Server, ServerId, ServerUnnamed, Soil, Streaming,
+    WorkFailure,
 };
 use crate::pool::Pool;
 use crate::pool::statement::refusal;
 use crate::server::lose;
 use crate::session::setting::Setting;
-use crate::session::{Deallocating, Left, Naming, Pin, Resetting, Session, SessionId, Unnamed};
+use crate::session::{Carrying, Resetting, Session, SessionId};
 use crate::shard::{Shard, World};
 use crate::statement::Interner;
 
+mod command;
 mod known;
 
 use known::{changed_result, is_changed_result};
@@ -230,7 +232,7 @@ impl Shard {
             Outcome::Asynchronous => reply.asynchronous(head.tag, body),
             Outcome::Part(audience) => reply.part(audience, head.tag, body),
             Outcome::Complete(owed) => reply.complete(owed, head.tag, body)?,
-            Outcome::Error(owed) => reply.error(owed, body),
+            Outcome::Error(owed) => reply.error(owed, body)?,
             Outcome::Ready(owed, status) => reply.ready(owed, status, now)?,
             Outcome::Copy(audience, _) => reply.copy(audience)?,
             Outcome::Farewell => {
@@ -382,24 +384,37 @@ impl Reply<'_> {
             | Mark::Dress
             | Mark::Changed
             | Mark::Probe => {}
+            Mark::Luggage => {
+                if let Some(request) = self.server.in_flight.front_mut() {
+                    request.luggage = Luggage::Done;
+                }
+            }
         }
         Ok(self.for_audience(owed.audience))
     }
 
-    fn error(&mut self, owed: Owed, body: &[u8]) -> Placed {
+    fn error(&mut self, owed: Owed, body: &[u8]) -> Result<Placed, String> {
         let fields = ErrorFields::new(body);
         let fatal = fields.get(b'V').is_some_and(|severity| severity == b"FATAL" || severity == b"PANIC");
         self.pool.stats.count_error(fields.get(b'C').unwrap_or_default());
         if fatal {
             // the connection ends for a reason that is not the client's; what that means for it is told when it has ended
-            return Placed::NOWHERE;
+            return Ok(Placed::NOWHERE);
         }
         let mark = Mark::of(owed);
         if matches!(mark, Mark::Clean | Mark::Dress | Mark::Probe) {
             let text = |code| String::from_utf8_lossy(fields.get(code).unwrap_or_default()).into_owned();
             let failure = WorkFailure { during: mark, sqlstate: text(b'C'), message: text(b'M') };
             self.server.work_failure.get_or_insert(failure);
-            return Placed::NOWHERE;
+            return Ok(Placed::NOWHERE);
+        }
+        if self.server.in_flight.front().is_some_and(|request| request.luggage == Luggage::Ahead) {
+            // Postgres passes over what follows up to some Sync: of none of it is known whose reply comes next
+            if let Some(session) = self.session.as_deref_mut() {
+                session.carrying = Carrying::Worn;
+            }
+            let message = String::from_utf8_lossy(fields.get(b'M').unwrap_or_default());
+            return Err(format!("the settings of a shared request were refused: {message}"));
         }
         if let Some(session) = self.session.as_deref_mut() {
             // what the request has set is undone with it
@@ -413,15 +428,15 @@ impl Reply<'_> {
         // a Parse of ours fails for the client's statement: it is the client that must hear of it
         let ours = matches!(mark, Mark::OwnParse(_) | Mark::OwnUnnamed | Mark::Shape(_));
         if heals {
-            return Placed::NOWHERE;
+            return Ok(Placed::NOWHERE);
         }
         if mark == Mark::Changed {
-            return Placed { instead: Some(changed_result()), ..Placed::at(self.to) };
+            return Ok(Placed { instead: Some(changed_result()), ..Placed::at(self.to) });
         }
         let placed = self.for_audience(if ours { Audience::Client } else { owed.audience });
         let cancelled = fields.get(b'C') == Some(b"57014");
         let late = cancelled.then(|| query_timeout_report(self.server, &self.pool.settings.timeouts)).flatten();
-        Placed { instead: late.or_else(|| self.with_own_names(body)), ..placed }
+        Ok(Placed { instead: late.or_else(|| self.with_own_names(body)), ..placed })
     }
 
     /// Takes back what items skipped by an error had promised.
@@ -521,62 +536,6 @@ impl Reply<'_> {
             Ok(self.for_audience(audience))
         } else {
             Err("a shared request began a COPY".to_owned())
-        }
-    }
-
-    /// What a completed command has done to the session that held the connection.
-    fn command_tag(&mut self, body: &[u8]) {
-        let tag = body.strip_suffix(b"\0").unwrap_or(body);
-        if [&b"CREATE"[..], b"ALTER", b"DROP"].iter().any(|verb| tag.starts_with(verb)) {
-            self.server.catalog_touched = true;
-        }
-        let Some(session) = self.session.as_deref_mut() else { return };
-        if matches!(tag, b"SET" | b"RESET") && session.settings_done < session.settings.len() {
-            session.settings_done += 1;
-            return;
-        }
-        let pin = match tag {
-            b"PREPARE" => Pin::Because("prepared in SQL"),
-            b"LOAD" => Pin::Because("LOAD"),
-            // notifications must reach it at any time
-            b"LISTEN" => Pin::Found("LISTEN"),
-            b"DEALLOCATE ALL" => {
-                self.server.prepared.clear();
-                session.statements.clear();
-                return;
-            }
-            b"DEALLOCATE" => {
-                if let Deallocating::Name(name) = std::mem::replace(&mut session.deallocating, Deallocating::No)
-                    && let Some(statement) = session.statements.remove(&name)
-                {
-                    self.server.prepared.forget(statement.id);
-                }
-                return;
-            }
-            b"DISCARD ALL" => {
-                self.server.forget_everything();
-                if self.server.soiled != self.server.discarded_at || self.pool.target.connect_query.is_some() {
-                    // something was written behind it that may leave anything, or it lacks what connect_query does
-                    self.server.soil = Soil::Unknown;
-                }
-                session.statements.clear();
-                session.unnamed = Unnamed::Absent;
-                session.dress = Rc::clone(&session.login_dress);
-                session.naming = Naming::Ours;
-                session.resetting = Resetting::Yes;
-                session.pin = Pin::No;
-                session.home = None;
-                session.left = Left::Unlikely;
-                session.custom.clear();
-                return;
-            }
-            _ => return,
-        };
-        if let (Pin::No, Pin::Because(reason) | Pin::Found(reason)) = (session.pin, pin) {
-            self.pool.stats.count_pin(reason);
-        }
-        if !matches!(session.pin, Pin::Because(_)) {
-            session.pin = pin;
         }
     }
 }

@@ -21,12 +21,13 @@ use crate::server::lose;
 use crate::session::hazard::{chooses_seed, foreign, hazard, leaves_something, note_custom_settings, search_passing};
 use crate::session::request::{REQUEST_LEN_MAX, is_frontend};
 use crate::session::setting::Setting;
-use crate::session::{Barrier, Change, Healing, Left, Naming, Pin, Reading, Resetting, Session, SessionId, Unnamed};
+use crate::session::{Barrier, Change, Left, Naming, Pin, Reading, Resetting, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
-use crate::statement::{Interner, Preparation, Statement, StatementId, StatementSource};
+use crate::statement::{Interner, Preparation, Statement, StatementId, StatementSource, Wording};
 use crate::verdict::judge;
 use dbproto::sql::Backslash;
 
+mod along;
 pub(crate) mod known;
 mod long;
 mod naming;
@@ -208,6 +209,7 @@ impl Counts {
         stats.prepared_evicted += self.prepared.evicted;
         stats.client_parses += self.prepared.client_parses;
         stats.client_binds += self.prepared.client_binds;
+        stats.settings_replayed += self.prepared.settings;
         if let Some(reason) = self.pinned {
             stats.count_pin(reason);
         }
@@ -248,6 +250,7 @@ impl<'a> Writer<'a> {
 pub(crate) fn write_shared(mut writer: Writer<'_>, out: &mut BytesMut, request: &[u8]) -> Result<Counts, MessageError> {
     writer.judged = Judged::Before;
     writer.before_use(out, request)?;
+    writer.bring_along(out)?;
     let mut rest = request;
     while let Ok(Some((message, after))) = frame::split(rest) {
         writer.whole(out, message)?;
@@ -313,6 +316,7 @@ impl Writer<'_> {
 
     fn whole(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
         self.messages += 1;
+        self.begin_group();
         self.bound = self.bound.filter(|_| message.tag == tag::DESCRIBE);
         self.prepared.client_parses += u64::from(message.tag == tag::PARSE);
         self.prepared.client_binds += u64::from(message.tag == tag::BIND);
@@ -327,10 +331,7 @@ impl Writer<'_> {
                 self.verbatim(other);
                 out.extend_from_slice(message.bytes);
                 if other == tag::SYNC {
-                    if !self.session.settings.is_empty()
-                        || self.session.resetting == Resetting::Yes
-                        || self.session.healing != Healing::No
-                    {
+                    if self.session.changes_meaning() {
                         // what comes next may mean something else under the new settings
                         self.session.barrier = Barrier::UntilReady;
                     }
@@ -346,9 +347,6 @@ impl Writer<'_> {
     }
 
     fn push(&mut self, owed: Owed) {
-        if self.server.pipeline.is_empty() && !self.server.pipeline.is_open() {
-            self.server.group += 1;
-        }
         self.requests += u64::from(owed.expect.is_terminal() && owed.audience == dbproto::pipeline::Audience::Client);
         self.server.pipeline.push(owed);
         let dropped: Vec<Owed> = self.server.pipeline.drain_dropped().collect();
@@ -438,8 +436,8 @@ impl Writer<'_> {
         let source = StatementSource {
             text: parse.query.into(),
             types: parse.types.into(),
-            generation: self.interner.generation().wrapping_add(self.catalog_state),
-            search_path: self.session.dress.search_path(),
+            generation: self.state(),
+            under: self.under(Wording::of(parse.query)),
         };
         if parse.name.is_empty() {
             let statement = self.interner.intern(Arc::new(source));
@@ -492,7 +490,7 @@ impl Writer<'_> {
         match self.session.statements.get(bind.statement).map(Rc::clone) {
             Some(statement) if self.is_to_be_refused(&statement) => self.refuse_changed(out, tag::BIND)?,
             Some(statement) => {
-                self.prepare(out, &statement)?;
+                let statement = self.prepare(out, &statement)?;
                 self.soil_of(&statement);
                 frontend::write_bind(out, bind.portal, statement.name().as_bytes(), bind.rest)?;
                 let mark = self.mark_of_bind(&statement);
@@ -522,7 +520,7 @@ impl Writer<'_> {
             if self.is_to_be_refused(&statement) {
                 return self.refuse_changed(out, tag::DESCRIBE);
             }
-            self.prepare(out, &statement)?;
+            let statement = self.prepare(out, &statement)?;
             frontend::write_describe(out, Target::Statement, statement.name().as_bytes())?;
             mark = Mark::Told(statement.id);
         } else {

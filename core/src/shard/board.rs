@@ -1,8 +1,8 @@
 //! What all shards know together.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Instant;
 
 use config::Config;
 use crossbeam::channel::Sender;
@@ -33,8 +33,6 @@ pub(crate) struct Board {
     /// Bounds on what all shards have together.
     pub(crate) bounds: Bounds,
     pub(crate) memory: MemoryBoard,
-    /// How long transactions may go on after SIGTERM, in milliseconds.
-    pub(crate) shutdown_timeout_ms: AtomicU64,
     /// Who carries out what consoles ask.
     pub(crate) desk: Sender<Petition>,
     /// Where catalogs are asked for.
@@ -58,7 +56,6 @@ impl Board {
             mock_key,
             bounds: Bounds::new(config),
             memory: MemoryBoard::new(config.limits.memory, shards),
-            shutdown_timeout_ms: AtomicU64::new(whole_ms(config.limits.shutdown_timeout)),
             keeper: asked.keeper,
             clerk: asked.clerk,
             desk: asked.desk,
@@ -73,7 +70,6 @@ impl Board {
     /// Takes over from a new configuration what all shards know together.
     pub(crate) fn adopt(&self, config: &Config) {
         self.bounds.adopt(config);
-        self.shutdown_timeout_ms.store(whole_ms(config.limits.shutdown_timeout), Ordering::Relaxed);
     }
 
     /// Counts a client in; gives how many there are now.
@@ -114,8 +110,4 @@ pub(crate) struct Asked {
     pub(crate) keeper: Sender<WatchRequest>,
     pub(crate) clerk: Sender<Ask>,
     pub(crate) desk: Sender<Petition>,
-}
-
-fn whole_ms(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -140,6 +140,8 @@ statistics! {
         cleanings,
         /// Server connections asked what their session had left there.
         probes,
+        /// Settings of sessions that were applied on server connections, or sent along with requests.
+        settings_replayed,
         /// Statements prepared on a server connection for a client.
         prepared_parses,
         /// Statements that were prepared there already.

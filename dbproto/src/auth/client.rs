@@ -24,6 +24,48 @@ pub enum AuthError {
     UnsupportedMethod,
     /// The server's message fits no step of the exchange, or its proof is wrong.
     BadExchange,
+    /// The server asks for this, and must not.
+    Forbidden(Proof),
+}
+
+/// What a server may ask for before it lets us in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Proof {
+    /// Nothing.
+    None,
+    /// The password in clear.
+    Password,
+    /// MD5.
+    Md5,
+    /// SCRAM-SHA-256, bound to the connection or not.
+    Scram,
+}
+
+/// Some of them.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Proofs(u8);
+
+impl Proofs {
+    /// All.
+    pub const ALL: Self = Self(0b1111);
+
+    /// Those of all that `allowed` is true of.
+    #[must_use]
+    pub fn of(allowed: impl Fn(Proof) -> bool) -> Self {
+        let all = [Proof::None, Proof::Password, Proof::Md5, Proof::Scram];
+        Self(all.into_iter().filter(|proof| allowed(*proof)).fold(0, |bits, proof| bits | proof.bit()))
+    }
+}
+
+impl Proof {
+    const fn bit(self) -> u8 {
+        match self {
+            Self::None => 1,
+            Self::Password => 2,
+            Self::Md5 => 4,
+            Self::Scram => 8,
+        }
+    }
 }
 
 impl fmt::Display for AuthError {
@@ -35,6 +77,12 @@ impl fmt::Display for AuthError {
             }
             Self::UnsupportedMethod => "the server asks for an authentication method that is not supported",
             Self::BadExchange => "the server broke the authentication exchange",
+            Self::Forbidden(Proof::None) => "the server asks for no proof, which require_auth does not allow",
+            Self::Forbidden(Proof::Password) => {
+                "the server asks for the password in clear, which require_auth does not allow"
+            }
+            Self::Forbidden(Proof::Md5) => "the server asks for MD5, which require_auth does not allow",
+            Self::Forbidden(Proof::Scram) => "the server asks for SCRAM-SHA-256, which require_auth does not allow",
         })
     }
 }
@@ -63,6 +111,9 @@ pub struct ClientAuth {
     scram: Option<ScramSha256>,
     by_keys: Option<KeyExchange>,
     proven: bool,
+    allowed: Proofs,
+    /// What the server has asked for so far.
+    asked: Proof,
 }
 
 impl fmt::Debug for ClientAuth {
@@ -82,7 +133,29 @@ impl ClientAuth {
     /// A login of `user` with whatever there is; the nonce must be unpredictable and never the same twice.
     #[must_use]
     pub fn with(user: &[u8], credentials: Credentials, nonce: [u8; 18]) -> Self {
-        Self { user: user.to_vec(), credentials, nonce, channel: None, scram: None, by_keys: None, proven: false }
+        Self {
+            user: user.to_vec(),
+            credentials,
+            nonce,
+            channel: None,
+            scram: None,
+            by_keys: None,
+            proven: false,
+            allowed: Proofs::ALL,
+            asked: Proof::None,
+        }
+    }
+
+    /// The server may ask for nothing but these.
+    #[must_use]
+    pub fn allowing(mut self, proofs: Proofs) -> Self {
+        self.allowed = proofs;
+        self
+    }
+
+    /// The server asks for this, or has asked for it and is content.
+    fn allow(&self, proof: Proof) -> Result<(), AuthError> {
+        if self.allowed.0 & proof.bit() == 0 { Err(AuthError::Forbidden(proof)) } else { Ok(()) }
     }
 
     /// The login goes over TLS: `channel` is the hash of the server's certificate (`tls-server-end-point`), to which the proof
@@ -104,6 +177,16 @@ impl ClientAuth {
     /// # Errors
     /// When the login cannot go on; the connection must be closed.
     pub fn handle(&mut self, request: Authentication<'_>, out: &mut BytesMut) -> Result<Step, AuthError> {
+        self.asked = match request {
+            Authentication::Cleartext => Proof::Password,
+            Authentication::Md5 { .. } => Proof::Md5,
+            Authentication::Sasl { .. } => Proof::Scram,
+            Authentication::Ok
+            | Authentication::SaslContinue { .. }
+            | Authentication::SaslFinal { .. }
+            | Authentication::Other(_) => self.asked,
+        };
+        self.allow(self.asked)?;
         match request {
             // a server that began SCRAM must prove itself before it is believed
             Authentication::Ok if (self.scram.is_some() || self.by_keys.is_some()) && !self.proven => {
@@ -244,6 +327,30 @@ mod tests {
             let answer = auth.handle(Authentication::SaslContinue { data: &first }, &mut BytesMut::new());
             assert_eq!(answer, Err(AuthError::BadExchange), "{count}");
         }
+    }
+
+    #[test]
+    fn m02_a_server_learns_nothing_by_a_method_that_it_must_not_ask_for() {
+        let only_scram = Proofs::of(|proof| proof == Proof::Scram);
+        let login = || ClientAuth::new(b"a", Some(b"secret")).allowing(only_scram);
+        for (request, proof) in [
+            (Authentication::Ok, Proof::None),
+            (Authentication::Cleartext, Proof::Password),
+            (Authentication::Md5 { salt: [0; 4] }, Proof::Md5),
+        ] {
+            let mut out = BytesMut::new();
+            assert_eq!(login().handle(request, &mut out), Err(AuthError::Forbidden(proof)));
+            assert!(out.is_empty());
+        }
+        let offer = Authentication::Sasl { mechanisms: b"SCRAM-SHA-256\0\0" };
+        let mut auth = login();
+        assert_eq!(auth.handle(offer, &mut BytesMut::new()), Ok(Step::Continue));
+        // one that it has begun does not excuse another
+        let mut out = BytesMut::new();
+        assert_eq!(auth.handle(Authentication::Cleartext, &mut out), Err(AuthError::Forbidden(Proof::Password)));
+        assert!(out.is_empty());
+        let mut auth = ClientAuth::new(b"a", Some(b"secret")).allowing(Proofs::of(|proof| proof != Proof::Scram));
+        assert_eq!(auth.handle(offer, &mut out), Err(AuthError::Forbidden(Proof::Scram)));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::Mutex;
 use std::thread;
 
 use super::*;
+use crate::Tenure;
 use crate::reactor::{Io, SocketId, Token};
 
 enum Message {
@@ -24,7 +25,7 @@ impl Reactor for Echo {
 
     fn on_start(&mut self, io: &mut dyn Io<Message>) {
         if let Some(listener) = self.listener.take() {
-            io.listen(listener, 0);
+            io.listen(listener, Tenure::Own, 0);
         }
     }
 
@@ -121,7 +122,7 @@ impl Reactor for Wanderer {
 
     fn on_start(&mut self, io: &mut dyn Io<Step>) {
         if let Some(listener) = self.listener.take() {
-            io.listen(listener, 0);
+            io.listen(listener, Tenure::Own, 0);
         }
     }
 

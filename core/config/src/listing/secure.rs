@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 
 use super::{Entry, HIDDEN, duration, entry, list, optional, secret};
-use crate::{Auth, Known, ListenTls, Password, ServerTls};
+use crate::{Auth, Known, ListenTls, Password, ProofList, ServerTls};
 
 fn file(out: &mut Vec<Entry>, key: &str, path: Option<&PathBuf>) {
     optional(out, key, path.map(|path| path.display()));
@@ -30,8 +30,10 @@ pub(super) fn server(out: &mut Vec<Entry>, of: &str, tls: &ServerTls) {
     let key = |name: &str| format!("{of}.{name}");
     out.push(entry(&key("tls"), tls.mode.name()));
     file(out, &key("tls_ca"), tls.ca.as_ref());
+    file(out, &key("tls_crl"), tls.crl.as_ref());
     file(out, &key("tls_certificate"), tls.identity.as_ref().map(|(certificate, _)| certificate));
     file(out, &key("tls_key"), tls.identity.as_ref().map(|(_, key)| key));
+    optional(out, &key("require_auth"), tls.require_auth.as_ref().map(ProofList::as_str));
 }
 
 pub(super) fn auth(out: &mut Vec<Entry>, auth: &Auth) {

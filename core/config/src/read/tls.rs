@@ -49,6 +49,8 @@ pub(super) fn over(reader: &mut Reader<'_>, table: &Table<'_>, default: &ServerT
     let ca = reader.read(table, "tls_ca", value::file);
     let certificate = reader.read(table, "tls_certificate", value::file);
     let key = reader.read(table, "tls_key", value::file);
+    let crl = reader.read(table, "tls_crl", value::file);
+    let require_auth = reader.read(table, "require_auth", value::proofs);
     for (one, other) in [("tls_certificate", "tls_key"), ("tls_key", "tls_certificate")] {
         if table.find(one).is_some() && table.find(other).is_none() {
             reader.tell(table.place(one), format!("{one} needs the key {other}"));
@@ -64,8 +66,13 @@ pub(super) fn over(reader: &mut Reader<'_>, table: &Table<'_>, default: &ServerT
     let tls = ServerTls {
         mode: mode.unwrap_or(default.mode),
         ca: ca.or_else(|| default.ca.clone()),
+        crl: crl.or_else(|| default.crl.clone()),
         identity: certificate.zip(key).or_else(|| default.identity.clone()),
+        require_auth: require_auth.or_else(|| default.require_auth.clone()),
     };
+    if table.find("tls_crl").is_some() && tls.ca.is_none() && table.find("tls_ca").is_none() {
+        reader.tell(table.place("tls_crl"), "tls_crl has no meaning without tls_ca".to_owned());
+    }
     if tls.mode.verifies() && tls.ca.is_none() && table.find("tls_ca").is_none() {
         reader.tell(table.place("tls"), format!("tls = \"{}\" needs the key tls_ca", tls.mode.name()));
     }

@@ -101,8 +101,8 @@ impl Reply<'_> {
 
     /// The session's statement is from now on what it is when it is prepared now.
     fn renew(&mut self, statement: &Rc<Statement>) -> Option<Rc<Statement>> {
-        let state = self.interner.generation().wrapping_add(self.pool.catalog_state());
-        let renewed = self.interner.renew(statement, state);
+        let state = self.interner.state(self.pool.catalog_state());
+        let renewed = self.interner.renew(statement, state, statement.source.under);
         let session = self.session.as_deref_mut()?;
         for own in session.statements.values_mut().filter(|own| own.id == statement.id) {
             *own = Rc::clone(&renewed);

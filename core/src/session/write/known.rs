@@ -29,20 +29,26 @@ pub(super) enum Use {
 impl Writer<'_> {
     /// The state of the catalog that statements are known by.
     pub(super) const fn state(&self) -> u64 {
-        self.interner.generation().wrapping_add(self.catalog_state)
+        self.interner.state(self.catalog_state)
     }
 
     /// Looks at the message at the front of `input` before it is written, if it uses a statement.
     pub(super) fn before_use(&mut self, out: &mut BytesMut, input: &[u8]) -> Result<Use, MessageError> {
+        self.begin_group();
         let Ok(Some((message, _))) = frame::split(input) else { return Ok(Use::Now) };
         let Some(name) = used(message.tag, message.body) else { return Ok(Use::Now) };
         let Some(statement) = self.session.statements.get(name).map(Rc::clone) else { return Ok(Use::Now) };
         let state = self.state();
-        if !statement.knowledge.needs_proof(state) || self.server.status == TransactionStatus::Failed {
+        if !statement.knowledge.is_told() || self.server.status == TransactionStatus::Failed {
             return Ok(Use::Now);
         }
         let needs = self.server.prepared.preparation(statement.id, self.server.group);
-        let changed = statement.knowledge.has_changed(state);
+        // prepared under other settings it may be another statement
+        let other = needs != Preparation::Ready && statement.source.under != self.under(statement.wording);
+        if !statement.knowledge.needs_proof(state) && !other {
+            return Ok(Use::Now);
+        }
+        let changed = self.is_to_be_refused(&statement);
         let alone = self.judged == Judged::Before
             || (self.server.status == TransactionStatus::Idle
                 && self.server.pipeline.is_empty()
@@ -52,7 +58,8 @@ impl Writer<'_> {
                 let again = if self.judged == Judged::Before { None } else { input.get(..len) };
                 self.session.healing = Healing::Possible(again.unwrap_or_default().into());
             } else {
-                let renewed = self.interner.renew(&statement, state);
+                let under = self.under(statement.wording);
+                let renewed = self.interner.renew(&statement, state, under);
                 self.session.statements.insert(name.into(), renewed);
             }
             return Ok(Use::Now);
@@ -60,13 +67,18 @@ impl Writer<'_> {
         if self.judged == Judged::Before || needs == Preparation::Ready || changed {
             return Ok(Use::Now);
         }
-        statement.knowledge.ask(state);
         self.session.barrier = Barrier::UntilKnown;
         self.server.question = Question::Asked;
-        self.prepare(out, &statement)?;
+        let present = self.prepare(out, &statement)?;
+        present.knowledge.ask(state);
+        if !self.server.prepared.is_new(present.id) {
+            // it was there, or the request has failed already and nothing of it is answered any more
+            self.session.barrier = Barrier::Open;
+            self.server.question = Question::None;
+            return Ok(Use::Now);
+        }
         write_frame(out, tag::FLUSH, |_| {})?;
-        // in a request that has failed already nothing is answered any more
-        Ok(if self.session.barrier == Barrier::UntilKnown { Use::WhenKnown } else { Use::Now })
+        Ok(Use::WhenKnown)
     }
 
     /// Asks what a statement gives on this connection.
@@ -78,9 +90,22 @@ impl Writer<'_> {
 
     /// Whether a statement would give on this connection what its client was not told; PostgreSQL would refuse it.
     pub(super) fn is_to_be_refused(&mut self, statement: &Statement) -> bool {
-        statement.knowledge.has_changed(self.state())
-            && self.server.status != TransactionStatus::Failed
-            && self.server.prepared.preparation(statement.id, self.server.group) != Preparation::Ready
+        if self.server.status == TransactionStatus::Failed
+            || self.server.prepared.preparation(statement.id, self.server.group) == Preparation::Ready
+        {
+            return false;
+        }
+        let under = self.under(statement.wording);
+        if statement.source.under == under {
+            return statement.knowledge.has_changed(self.state());
+        }
+        // it would be prepared as another one, of which others may have been told something else
+        statement.knowledge.is_told()
+            && self
+                .interner
+                .renew(statement, statement.source.generation, under)
+                .knowledge
+                .contradicts(&statement.knowledge)
     }
 
     /// Has a message refused in the place of the client's; what PostgreSQL would have said is put in for what it says.
@@ -96,7 +121,8 @@ impl Writer<'_> {
         let knowledge = &statement.knowledge;
         let new = self.server.prepared.is_new(statement.id);
         self.bound = (new || !knowledge.is_told()).then_some(statement.id);
-        if new || !knowledge.needs_proof(state) {
+        // under other settings it may mean something else, which says nothing about what it was told
+        if new || !knowledge.needs_proof(state) || statement.source.under != self.under(statement.wording) {
             return Mark::None;
         }
         knowledge.ask(state);

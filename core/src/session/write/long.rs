@@ -29,6 +29,7 @@ impl Writer<'_> {
         head: FrameHead,
         input: &mut BytesMut,
     ) -> Result<Written, MessageError> {
+        self.begin_group();
         let there = input.split();
         let body = there.get(HEAD_LEN..).unwrap_or_default();
         let Ok(bind) = Bind::read(body) else {
@@ -43,8 +44,7 @@ impl Writer<'_> {
             self.soil_of_unnamed();
             Vec::new()
         } else if let Some(statement) = self.session.statements.get(bind.statement).map(Rc::clone) {
-            // what it gives is asked behind its Parse, as ever
-            self.prepare(out, &statement)?;
+            let statement = self.prepare(out, &statement)?;
             self.soil_of(&statement);
             statement.name().as_bytes().to_vec()
         } else {

@@ -94,13 +94,14 @@ impl Writer<'_> {
         name: Box<[u8]>,
         statement: &Rc<Statement>,
     ) -> Result<(), MessageError> {
+        let mut prepared = Rc::clone(statement);
         if !self.server.prepared.has(statement.id) && self.server.status != TransactionStatus::Failed {
-            self.prepare(out, statement)?;
+            prepared = self.prepare(out, statement)?;
             frontend::write_sync(out);
             self.push(Owed::nobody(Expect::Sync));
         }
         let mut text = b"DEALLOCATE ".to_vec();
-        text.extend_from_slice(statement.name().as_bytes());
+        text.extend_from_slice(prepared.name().as_bytes());
         frontend::write_query(out, &text)?;
         self.session.deallocating = Deallocating::Name(name);
         self.verbatim(tag::QUERY);

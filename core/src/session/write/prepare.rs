@@ -9,10 +9,10 @@ use dbproto::message::frontend::{self, Parse, Target};
 use dbproto::pipeline::{Expect, Owed};
 
 use super::Writer;
-use crate::pipe::{Mark, ServerUnnamed};
-use crate::session::Unnamed;
+use crate::pipe::{Mark, ServerUnnamed, Soil};
 use crate::session::hazard::foreign;
-use crate::statement::{Preparation, Statement, StatementName};
+use crate::session::{Resetting, Unnamed};
+use crate::statement::{Preparation, Statement, StatementName, Wording};
 
 /// How often the connection had a statement, was given one, and lost one for want of room.
 #[derive(Clone, Copy, Default)]
@@ -22,9 +22,18 @@ pub(super) struct PreparedCounts {
     pub(super) evicted: u64,
     pub(super) client_parses: u64,
     pub(super) client_binds: u64,
+    /// Settings that came along with a request.
+    pub(super) settings: u64,
 }
 
 impl Writer<'_> {
+    /// What is written to a connection that owes nothing begins a group.
+    pub(super) fn begin_group(&mut self) {
+        if self.server.pipeline.is_empty() && !self.server.pipeline.is_open() {
+            self.server.group += 1;
+        }
+    }
+
     /// Lets Postgres itself say that the name is taken: it is made to be.
     pub(super) fn refuse_duplicate(
         &mut self,
@@ -75,13 +84,56 @@ impl Writer<'_> {
         frontend::write_parse(out, statement.name().as_bytes(), &statement.source.text, statement.types())
     }
 
-    /// Makes sure the connection has a statement.
-    pub(super) fn prepare(&mut self, out: &mut BytesMut, statement: &Rc<Statement>) -> Result<(), MessageError> {
+    /// Fingerprint of the settings under which Postgres would read a statement now.
+    pub(super) fn under(&self, wording: Wording) -> u64 {
+        let changing = !self.session.settings.is_empty() || self.session.resetting == Resetting::Yes;
+        match wording {
+            // what is in force is not known (`SET LOCAL`): what is prepared now is nobody else's
+            _ if changing || self.server.soil == Soil::Unknown => (1 << 63) | u64::from(self.session.record.id),
+            Wording::Names => self.session.dress.names() >> 1,
+            Wording::Constants => self.session.dress.constants() >> 1,
+        }
+    }
+
+    /// A statement that must be prepared now, under the settings that are in force now: under those it was prepared with before
+    /// it may have meant something else, and it is not to be taken for that.
+    fn as_of_now(&mut self, statement: &Rc<Statement>) -> Rc<Statement> {
+        let source = &statement.source;
+        let under = self.under(statement.wording);
+        if source.under == under {
+            return Rc::clone(statement);
+        }
+        let present = self.interner.renew(statement, source.generation, under);
+        // its client expects of it what it was told of the other
+        present.knowledge.inherit(&statement.knowledge);
+        for known in self.session.statements.values_mut().filter(|known| known.id == statement.id) {
+            *known = Rc::clone(&present);
+        }
+        present
+    }
+
+    /// Makes sure the connection has a statement; gives the one it has.
+    pub(super) fn prepare(
+        &mut self,
+        out: &mut BytesMut,
+        statement: &Rc<Statement>,
+    ) -> Result<Rc<Statement>, MessageError> {
+        let mut statement = Rc::clone(statement);
+        if self.server.prepared.preparation(statement.id, self.server.group) != Preparation::Ready {
+            statement = self.as_of_now(&statement);
+        }
+        self.prepare_as_it_is(out, &statement)?;
+        Ok(statement)
+    }
+
+    /// The same for one whose meaning no setting decides.
+    pub(super) fn prepare_as_it_is(
+        &mut self,
+        out: &mut BytesMut,
+        statement: &Rc<Statement>,
+    ) -> Result<(), MessageError> {
         match self.server.prepared.preparation(statement.id, self.server.group) {
-            Preparation::Ready => {
-                self.prepared.hits += 1;
-                Ok(())
-            }
+            Preparation::Ready => self.prepared.hits += 1,
             needs @ (Preparation::Parse | Preparation::CloseAndParse) => {
                 self.write_parse(out, statement, needs)?;
                 self.server.prepared.on_parse_sent(statement, self.server.group);
@@ -89,9 +141,9 @@ impl Writer<'_> {
                 if statement.knowledge.is_told() {
                     self.ask_shape(out, statement)?;
                 }
-                Ok(())
             }
         }
+        Ok(())
     }
 
     /// Makes sure the connection's unnamed statement is the session's.
@@ -102,6 +154,8 @@ impl Writer<'_> {
                 if self.server.unnamed == ServerUnnamed::Is(statement.id) {
                     return Ok(());
                 }
+                let statement = self.as_of_now(&Rc::clone(statement));
+                self.session.unnamed = Unnamed::Is(Rc::clone(&statement));
                 frontend::write_parse(out, b"", &statement.source.text, &statement.source.types)?;
                 self.server.unnamed = ServerUnnamed::Is(statement.id);
                 self.push(Owed::nobody(Expect::Parse).marked(Mark::OwnUnnamed.encode()));

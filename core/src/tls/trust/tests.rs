@@ -45,7 +45,16 @@ fn at(seconds: u64) -> UnixTime {
 }
 
 fn verify(demand: Demand, der: &CertificateDer<'_>, now: UnixTime) -> Result<(), Error> {
-    let judge = ServerJudge::new(demand, &rustls::crypto::ring::default_provider());
+    verify_by(demand, Vec::new(), der, now)
+}
+
+fn verify_by(
+    demand: Demand,
+    lists: Vec<CertificateRevocationListDer<'static>>,
+    der: &CertificateDer<'_>,
+    now: UnixTime,
+) -> Result<(), Error> {
+    let judge = ServerJudge::new(demand, lists, Arc::new(rustls::crypto::ring::default_provider()))?;
     let nobody = ServerName::try_from("unused.example").unwrap();
     judge.verify_server_cert(der, &[], &nobody, &[], now).map(|_| ())
 }
@@ -197,5 +206,23 @@ fn revocation_lists_hold_for_certificates_of_every_kind() {
         // a list that is out of date, or another's, leaves it unknown
         assert!(judged(vec![list(&issuer, 6, 2025)], &client(5, odd)).is_err(), "{odd}");
         assert!(judged(vec![list(&stranger, 6, 2090)], &client(5, odd)).is_err(), "{odd}");
+    }
+    let server = |lists, leaf: &CertificateDer<'_>, name: Option<&str>| {
+        let trusted = authorities(vec![root.clone()]);
+        let demand = match name {
+            None => Demand::Known(trusted),
+            Some(name) => Demand::Named(trusted, name.to_owned()),
+        };
+        verify_by(demand, lists, leaf, UnixTime::now())
+    };
+    for odd in [false, true] {
+        for name in [None, Some("client")] {
+            assert_eq!(server(vec![list(&issuer, 5, 2090)], &client(6, odd), name), Ok(()), "{odd}");
+            let revoked = server(vec![list(&issuer, 5, 2090)], &client(5, odd), name);
+            assert_eq!(revoked, Err(CertificateError::Revoked.into()), "{odd}");
+            assert!(server(vec![list(&issuer, 6, 2025)], &client(5, odd), name).is_err(), "{odd}");
+            assert!(server(vec![list(&stranger, 6, 2090)], &client(5, odd), name).is_err(), "{odd}");
+        }
+        assert!(server(vec![list(&issuer, 5, 2090)], &client(6, odd), Some("other.example")).is_err(), "{odd}");
     }
 }
