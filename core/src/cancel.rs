@@ -104,11 +104,9 @@ impl Shard {
     pub(crate) fn send_cancel(&mut self, io: &mut World<'_>, id: ServerId) {
         let Some(server) = self.servers.get_mut(id) else { return };
         let (Cancel::None, Some((process_id, secret))) = (server.cancel, server.key.clone()) else { return };
-        let Some(pool) = self.pools.get(server.pool.0 as usize) else { return };
         let give_up_at = io.now() + CANCEL_MAX;
         let made = self.cancels.insert_with(|id_of_cancel| {
-            let socket =
-                io.connect(&pool.target.address, id_of_cancel.token(TokenKind::Cancel)).unwrap_or(SocketId::NONE);
+            let socket = io.connect(&server.address, id_of_cancel.token(TokenKind::Cancel)).unwrap_or(SocketId::NONE);
             CancelConnection { socket, hop: server.hop.again(), server: id, process_id, secret, give_up_at }
         });
         let Some(cancel) = made else { return };

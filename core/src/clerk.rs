@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
-use config::{AuthQuery, Config, Known, Password};
+use config::{AuthQuery, Config, Known, Password, SessionAttrs};
 use crossbeam::channel::{Receiver, Sender, unbounded};
 use dbproto::auth::Credentials;
 use dbproto::auth::server::{Method, SCRAM_ITERATIONS, Secret, build_scram_verifier, check_password, salt_of};
@@ -16,7 +16,7 @@ use runtime::{ShardHandle, ShardId, Token};
 use zeroize::Zeroizing;
 
 use crate::pool::Target;
-use crate::pool::open::proofs_of;
+use crate::pool::open::{proofs_of, written};
 use crate::shard::{Board, Message};
 
 mod cache;
@@ -224,12 +224,15 @@ impl Clerk<'_> {
         let database = question.config.databases.get(number)?;
         let own = database.dbname.clone().or_else(|| Some(database.name.clone()).filter(|name| name != "*"));
         let target = Target {
-            address: self.board.upstreams.get(number)?.clone(),
+            host: written(database),
+            places: self.board.directory.places(number),
+            // whoever it is knows the users
+            attrs: SessionAttrs::Any,
             database: query.dbname.clone().or(own).unwrap_or_else(|| "postgres".to_owned()),
             user: query.user.clone(),
             credentials: Credentials::of_password(query.password.as_ref().map(|password| password.as_str().as_bytes())),
             // its files are read again for every connection
-            tls: self.board.tls.servers.get(number).cloned().flatten(),
+            tls: self.board.tls.servers.get(number).cloned().unwrap_or_default(),
             proofs: proofs_of(database),
             connect_query: None,
         };
@@ -237,7 +240,7 @@ impl Clerk<'_> {
         let (shards, board, query) = (self.shards.to_vec(), Arc::clone(self.board), query.clone());
         let spawned = std::thread::Builder::new()
             .name("users".to_owned())
-            .spawn(move || roles::Roles::new(target, query, shards, &board).run(&tasks));
+            .spawn(move || roles::Roles::new((number, target), query, shards, board).run(&tasks));
         match spawned {
             Ok(_) => Some(sender),
             Err(error) => {

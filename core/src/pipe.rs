@@ -8,17 +8,19 @@
 //! may have been left with; it does not know clients' bytes or the socket's.
 
 use std::collections::VecDeque;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use dbproto::message::backend::TransactionStatus;
 use dbproto::pipeline::{Owed, Pipeline};
-use runtime::{ShardId, SocketId};
+use runtime::{Address, ShardId, SocketId};
 
 use crate::bound::Slot;
 use crate::deadline::Watched;
 use crate::dress::Dress;
+use crate::listen::{Listening, Passage};
 use crate::memory::Share;
 use crate::pool::{Parameter, PoolId};
 use crate::probe::Findings;
@@ -266,6 +268,8 @@ pub(crate) struct Server {
     pub(crate) pool: PoolId,
     /// Its number in the whole process, for the console.
     pub(crate) serial: u32,
+    /// Where it goes.
+    pub(crate) address: Address,
     /// As whom it has logged in.
     pub(crate) user: Box<str>,
     /// Which generation of its pool's connections it is of; see [`crate::pool::Pool::generation`].
@@ -291,6 +295,10 @@ pub(crate) struct Server {
     pub(crate) findings: Option<Box<Findings>>,
     /// Whether something may have changed what it would find.
     pub(crate) asked: Asked,
+    /// Whether it listens for its session.
+    pub(crate) listening: Listening,
+    /// While that moves to or from the line.
+    pub(crate) passage: Option<Box<Passage>>,
     pub(crate) pipeline: Pipeline,
     pub(crate) in_flight: VecDeque<InFlight>,
     pub(crate) status: TransactionStatus,
@@ -398,6 +406,7 @@ impl Server {
         Self {
             pool,
             serial: 0,
+            address: Address::Unix(PathBuf::new()),
             user: Box::default(),
             generation: 0,
             slot: None,
@@ -414,6 +423,8 @@ impl Server {
             said_goodbye: Goodbye::NotSaid,
             findings: None,
             asked: Asked::Since,
+            listening: Listening::No,
+            passage: None,
             pipeline: Pipeline::new(),
             in_flight: VecDeque::new(),
             status: TransactionStatus::Idle,
@@ -519,6 +530,7 @@ impl Server {
         self.dress = Rc::default();
         self.dirty_reads = 0;
         self.soil = Soil::Clean;
+        self.listening = Listening::No;
     }
 
     /// Notes a value the server reported; gives the one before. What is more than servers report is not kept.

@@ -6,10 +6,10 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use anyhow::{Context as _, anyhow, bail};
-use config::{Config, Upstream};
+use anyhow::{Context as _, bail};
+use config::Config;
 use crossbeam::channel::Receiver;
-use runtime::{Address, Plan, ShardHandle, ShardId, topology};
+use runtime::{Plan, ShardHandle, ShardId, topology};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use stats::Snapshot;
@@ -19,9 +19,11 @@ use crate::admin::desk::{Desk, LogDial};
 use crate::admin::{Petition, Stop};
 use crate::catalog::keeper::{self, WatchRequest};
 use crate::clerk::{self, Ask};
+use crate::listen::line;
 use crate::shard::{Asked, Board, Message, Shard};
 use crate::systemd::{self, Herald};
 use crate::tls::{self, TlsState};
+use crate::upstream::{self, Directory};
 use socket::{Passed, Sockets};
 
 mod socket;
@@ -49,13 +51,14 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     if cores.len() > 256 {
         bail!("{} cores are more than the 256 that cancel keys can name; set runtime.cores", cores.len());
     }
-    let upstreams = resolve(&config)?;
-    let tls = TlsState::load(&config, &upstreams)?;
+    let tls = TlsState::load(&config)?;
+    let directory = Directory::new(&config);
     let config = Arc::new(config);
     let (keeper, catalog_requests) = crossbeam::channel::unbounded();
+    let (lines, line_requests) = crossbeam::channel::unbounded();
     let (clerk, asks) = crossbeam::channel::unbounded();
     let (desk, petitions) = crossbeam::channel::unbounded();
-    let board = Arc::new(Board::new(&config, (upstreams, tls), cores.len(), Asked { keeper, clerk, desk }));
+    let board = Arc::new(Board::new(&config, (directory, tls), cores.len(), Asked { keeper, lines, clerk, desk }));
     let mut sockets = Sockets::open(&config, passed, cores.len())?;
     let (places, files) = (sockets.places.join(","), std::mem::take(&mut sockets.files));
 
@@ -72,7 +75,10 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     };
     let running = runtime::launch(&plan, make)?;
     start_asking(running.handles(), &board, catalog_requests, asks)?;
+    let handles = running.handles().to_vec();
+    std::thread::Builder::new().name("listeners".to_owned()).spawn(move || line::run(&line_requests, &handles))?;
     tls::watch(&config, &board, running.handles().to_vec())?;
+    upstream::watch(&board, running.handles().to_vec())?;
     if let Some(listener) = sockets.statistics {
         let (handles, board) = (running.handles().to_vec(), Arc::clone(&board));
         std::thread::Builder::new()
@@ -166,18 +172,6 @@ fn raise_descriptor_limit(config: &Config) {
             "fewer open files are allowed than clients; raise the limit (ulimit -n, LimitNOFILE=)"
         );
     }
-}
-
-fn resolve(config: &Config) -> anyhow::Result<Vec<Address>> {
-    config
-        .databases
-        .iter()
-        .map(|database| match database.resolve() {
-            Ok(Upstream::Tcp(address)) => Ok(Address::Tcp(address)),
-            Ok(Upstream::Unix(path)) => Ok(Address::Unix(path)),
-            Err(error) => Err(anyhow!("database \"{}\": host \"{}\": {error}", database.name, database.host)),
-        })
-        .collect()
 }
 
 /// Whoever connects is given one snapshot.

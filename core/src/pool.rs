@@ -9,10 +9,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use config::SessionAttrs;
 use dbproto::auth::{ClientAuth, Credentials, Proofs};
 use dbproto::message::frontend;
 use dbproto::pipeline::{Expect, Owed};
-use runtime::Address;
 
 use crate::bound::Common;
 use crate::catalog::Catalog;
@@ -21,18 +21,21 @@ use crate::error::Failure;
 use crate::pipe::{Flow, List, Mark, Seed, ServerId, Soil};
 use fit::Pick;
 use permit::Permits;
+use place::{Fates, Turn};
 use queue::Queue;
 use slot::Supply;
 
 use crate::server::secure::Way;
 use crate::session::{Phase, Pin, Place, SessionId};
 use crate::shard::{Shard, World};
-use crate::tls::Upstream;
+use crate::tls::Hosts;
+use crate::upstream::Places;
 
 mod fit;
 pub(crate) mod home;
 pub(crate) mod open;
 pub(crate) mod permit;
+mod place;
 mod queue;
 mod slot;
 pub(crate) mod statement;
@@ -55,11 +58,16 @@ pub(crate) type Parameter = (Box<[u8]>, Box<[u8]>);
 /// How server connections of a pool are made.
 #[derive(Clone, Debug)]
 pub(crate) struct Target {
-    pub(crate) address: Address,
+    /// Hosts as they are written in the configuration.
+    pub(crate) host: Arc<str>,
+    pub(crate) places: Places,
+    /// What a server must be like to be used.
+    pub(crate) attrs: SessionAttrs,
     pub(crate) database: String,
     pub(crate) user: String,
     pub(crate) credentials: Credentials,
-    pub(crate) tls: Option<Arc<Upstream>>,
+    /// How each host is encrypted.
+    pub(crate) tls: Hosts,
     /// How it may have us prove who we are.
     pub(crate) proofs: Proofs,
     /// What is run on every new connection before clients may have it, and again when it was cleaned.
@@ -131,6 +139,8 @@ pub(crate) struct Pool {
     pub(crate) common: Arc<Common>,
     pub(crate) supply: Supply,
     pub(crate) retry: Retry,
+    /// Places that have failed.
+    pub(crate) fates: Fates,
     /// When the last attempt to connect began.
     pub(crate) dialled_at: Option<Instant>,
     /// How the next connection tries to be encrypted, or not.
@@ -140,7 +150,7 @@ pub(crate) struct Pool {
     pub(crate) welcomes: HashMap<u64, Parameters, foldhash::fast::RandomState>,
     /// Whether an administrator holds it: no connection is given out or made.
     pub(crate) paused: bool,
-    /// Connections of an older generation are closed as soon as they are free.
+    /// Connections of an older generation are closed as soon as they are free; 0 is older than any.
     pub(crate) generation: u64,
     pub(crate) stats: stats::PoolStats,
 }
@@ -166,12 +176,13 @@ impl Pool {
             common: Arc::default(),
             supply: Supply::default(),
             retry: Retry { delay: Duration::ZERO, not_before: None },
+            fates: Fates::default(),
             dialled_at: None,
             way: Way::First,
             last_error: None,
             welcomes: HashMap::default(),
             paused: false,
-            generation: 0,
+            generation: 1,
             stats: stats::PoolStats::default(),
         }
     }
@@ -342,6 +353,10 @@ impl Shard {
         {
             self.pin_log.note(&self.board.desk, (&pool.stats.database, &session.dress), reason);
         }
+        if self.is_deaf(holder) {
+            self.drop_ears(io, holder);
+        }
+        let (Some(server), Some(session)) = (self.servers.get_mut(id), self.sessions.get_mut(holder)) else { return };
         let mode = self.pools.get(server.pool.0 as usize).map(|pool| pool.settings.mode);
         if idle && session.stream_left == 0 && self.draining.is_some() && session.input.is_empty() {
             self.end_session(io, holder, Some(&Failure::Shutdown));
@@ -370,6 +385,8 @@ impl Shard {
                 session.unnamed = crate::session::Unnamed::Absent;
             }
             server.holder = None;
+            self.tell_rest(io, holder);
+            self.note_listening(io, id);
             self.release(io, id);
         }
         if more {
@@ -471,6 +488,7 @@ impl Shard {
         }
         self.on_share_tick(io, pool_id);
         self.look_at_pins(io, pool_id);
+        self.offer_listeners(io, pool_id);
         self.serve(io, pool_id);
         self.keep_warm(io, pool_id);
         self.on_reserve_tick(io, pool_id);
@@ -484,9 +502,7 @@ impl Shard {
         let Some(pool) = self.pool_mut(pool_id) else { return };
         pool.stats.wait_timeouts += 1;
         let failure = match &pool.last_error {
-            Some(error) => {
-                Failure::UpstreamDown { address: pool.target.address.to_string(), last_error: error.clone() }
-            }
+            Some(error) => Failure::UpstreamDown { address: pool.target.whereabouts(), last_error: error.clone() },
             None => Failure::QueueTimeout { pool: pool.name.clone(), limit: pool.settings.size, waited },
         };
         self.fail_request(io, id, &failure);
@@ -497,9 +513,17 @@ impl Shard {
         let (now, jitter) = (io.now(), self.rng.f64());
         let Some(pool) = self.pool_mut(pool_id) else { return };
         pool.stats.connect_failures += 1;
-        pool.retry.failed(now, jitter);
+        match pool.fates.take_turn(&pool.target.places, now) {
+            Turn::Next => pool.retry.succeeded(),
+            Turn::Stay => pool.retry.failed(now, jitter),
+        }
         if pool.last_error.as_ref() != Some(&error) {
-            tracing::warn!(pool = pool.name, address = %pool.target.address, error, "cannot connect to PostgreSQL");
+            tracing::warn!(
+                pool = pool.name,
+                address = pool.target.whereabouts(),
+                error,
+                "cannot connect to PostgreSQL"
+            );
         }
         pool.last_error = Some(error);
     }
@@ -510,7 +534,7 @@ impl Shard {
         pool.stats.connects += 1;
         pool.retry.succeeded();
         if pool.last_error.take().is_some() {
-            tracing::info!(pool = pool.name, address = %pool.target.address, "PostgreSQL answers again");
+            tracing::info!(pool = pool.name, address = pool.target.whereabouts(), "PostgreSQL answers again");
         }
     }
 }

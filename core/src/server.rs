@@ -40,14 +40,17 @@ impl Shard {
     pub(crate) fn dial(&mut self, io: &mut World<'_>, pool_id: PoolId, slot: Slot) {
         let (now, serial) = (io.now(), self.next_serial(io));
         let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };
-        let address = pool.target.address.clone();
+        let Some(place) = pool.fates.choose(&pool.target.places, now).cloned() else {
+            self.on_connect_failed(io, pool_id, "its host name cannot be looked up".to_owned());
+            return;
+        };
         let give_up_at = now + pool.settings.server_connect_timeout;
         let login = login::ServerLogin::new(&pool.target);
-        let hop = Hop::first(pool.target.tls.as_ref(), pool.way);
-        let mut failed = None;
+        let hop = Hop::first(pool.target.tls_at(&place), pool.way);
+        let (mut failed, address) = (None, place.address.clone());
         let servers = &mut self.servers;
         let inserted = servers.insert_with(|id| {
-            let socket = io.connect(&address, id.token(TokenKind::Server));
+            let socket = io.connect(&place.address, id.token(TokenKind::Server));
             let mut server = match socket {
                 Ok(socket) => Server::dialled(pool_id, socket, login, now),
                 Err(error) => {
@@ -58,6 +61,7 @@ impl Shard {
             server.give_up_at = Some(give_up_at);
             server.hop = hop;
             server.serial = serial;
+            server.address = place.address;
             server.user = pool.target.user.as_str().into();
             server.generation = pool.generation;
             server.slot = Some(slot);
@@ -73,6 +77,7 @@ impl Shard {
         if let Some(id) = inserted {
             self.servers.remove(id);
         }
+        pool.fates.failed(&address, now);
         let error = failed.unwrap_or_else(|| "too many server connections".to_owned());
         self.on_connect_failed(io, pool_id, error);
     }
@@ -230,9 +235,17 @@ impl Shard {
                     (Some(refusal), _) if refusal.sqlstate == "28000" && self.turn_way(pool, tried) => {
                         self.on_connect_failed(io, pool, format!("{} ({})", refusal.message, refusal.sqlstate));
                     }
-                    (Some(refusal), _) => self.on_login_refused(io, pool, refusal),
-                    (None, Closed::Tls(_)) => self.on_tls_failed(io, pool, cause.to_string()),
-                    (None, Closed::Eof | Closed::Error(_)) => self.on_connect_failed(io, pool, cause.to_string()),
+                    (Some(refusal), _) => {
+                        if refusal.is_passing() {
+                            self.blame(io, id);
+                        }
+                        self.on_login_refused(io, pool, refusal);
+                    }
+                    (None, Closed::Tls(_)) => self.on_tls_failed(io, id, cause.to_string()),
+                    (None, Closed::Eof | Closed::Error(_)) => {
+                        self.blame(io, id);
+                        self.on_connect_failed(io, pool, cause.to_string());
+                    }
                 }
             }
             List::Closing => {}
@@ -250,6 +263,9 @@ impl Shard {
         self.move_to(id, List::Closing);
         let Some(server) = self.servers.remove(id) else { return };
         let pool_id = server.pool;
+        if let (Some(pool), Some((backend, _))) = (self.pool(pool_id), &server.key) {
+            self.board.aliases.forget((pool.database.0, *backend));
+        }
         // its place is free before anybody is served
         drop(server);
         if let Some(pool) = self.pool_mut(pool_id) {
@@ -263,6 +279,8 @@ impl Shard {
 
     /// Everybody who has something under way on this connection is told or served elsewhere.
     fn orphan_all(&mut self, io: &mut World<'_>, id: ServerId, ending: Ending) {
+        self.lose_passage(io, id);
+        let listener = self.listener_at(id);
         let Some(server) = self.servers.get_mut(id) else { return };
         let in_flight = std::mem::take(&mut server.in_flight);
         let (holder, promised) = (server.holder.take(), server.promised.take());
@@ -297,6 +315,9 @@ impl Shard {
         if let Some(session) = holder {
             self.fail_holder(io, session, id, ending);
         }
+        if let Some(listener) = listener {
+            self.fall_back(io, listener);
+        }
     }
 
     /// Whether a request may be tried on another connection when its own was lost: once, since it may be the cause.
@@ -317,8 +338,7 @@ impl Shard {
     }
 
     fn upstream_of(&self, id: ServerId) -> String {
-        let pool = self.servers.get(id).and_then(|server| self.pool(server.pool));
-        pool.map_or_else(String::new, |pool| pool.target.address.to_string())
+        self.servers.get(id).map_or_else(String::new, |server| server.address.to_string())
     }
 
     fn fail_in_flight(&mut self, io: &mut World<'_>, session: SessionId, server: ServerId) {
@@ -376,6 +396,7 @@ impl Shard {
             let (pool, list) = (server.pool, server.list);
             io.close(server.socket);
             if list == List::Connecting {
+                self.blame(io, id);
                 self.on_connect_failed(io, pool, "no answer in time".to_owned());
             }
             self.forget_server(io, id);

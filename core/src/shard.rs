@@ -23,6 +23,7 @@ use crate::catalog::keeper::{DatabaseKey, News};
 use crate::clerk::Answer;
 use crate::deadline::Deadlines;
 use crate::error::Failure;
+use crate::listen::{Hubs, News as LineNews};
 use crate::memory::Memory;
 use crate::pace::Paces;
 use crate::pipe::{Flow, Server, ServerId};
@@ -33,6 +34,7 @@ use crate::session::{Phase, Place, Session, SessionId, Start};
 use crate::slab::{Key, Slab, TokenKind};
 use crate::statement::Interner;
 use crate::tls::TlsState;
+use crate::upstream::Places;
 
 mod board;
 
@@ -94,6 +96,10 @@ pub(crate) enum Message {
     Catalog(News),
     /// Certificates have changed.
     Tls(Arc<TlsState>),
+    /// Databases are elsewhere.
+    Places(Arc<[Places]>),
+    /// What a line has to tell; see [`crate::listen`].
+    Line(Box<LineNews>),
     /// What was asked about somebody who wants to come in.
     Found(Box<Answer>),
     /// What the desk wants; see [`crate::admin`].
@@ -111,6 +117,8 @@ pub(crate) struct Shard {
     pub(crate) board: Arc<Board>,
     /// What new connections are encrypted with.
     pub(crate) tls: Arc<TlsState>,
+    /// Where each configured database is.
+    pub(crate) places: Arc<[Places]>,
     pub(crate) sessions: Slab<Session>,
     pub(crate) servers: Slab<Server>,
     pub(crate) cancels: Slab<CancelConnection>,
@@ -122,6 +130,8 @@ pub(crate) struct Shard {
     pub(crate) paces: Paces,
     /// Catalogs, for pools that are still to open.
     pub(crate) news: HashMap<DatabaseKey, News>,
+    /// What is listened to for sessions.
+    pub(crate) hubs: Hubs,
     /// Sessions that may be able to go on.
     pub(crate) ready: VecDeque<SessionId>,
     /// Server connections that whoever holds them may be done with.
@@ -162,6 +172,7 @@ impl Shard {
         Self {
             config,
             tls: Arc::clone(&board.tls),
+            places: board.directory.all().into(),
             board,
             sessions: Slab::default(),
             servers: Slab::default(),
@@ -171,6 +182,7 @@ impl Shard {
             interner: Interner::default(),
             paces: Paces::default(),
             news: HashMap::new(),
+            hubs: Hubs::default(),
             ready: VecDeque::new(),
             done_with: VecDeque::new(),
             starting: VecDeque::new(),
@@ -303,6 +315,7 @@ impl Shard {
     pub(crate) fn drop_session(&mut self, io: &mut World<'_>, id: SessionId) {
         self.stop_waiting(id);
         self.cancel_console(io, id, Withdrawal::Gone);
+        self.drop_ears(io, id);
         if let Some(session) = self.sessions.remove(id) {
             self.board.leave(io.shard());
             if !matches!(session.phase, Phase::Ready | Phase::Console(_) | Phase::Leaving(_)) {
@@ -496,7 +509,9 @@ impl Reactor for Shard {
             Message::KeepWarm { key, from } => self.on_keep_warm(io, key, from),
             Message::Lent(lent) => self.on_lent(io, *lent),
             Message::Catalog(news) => self.on_news(&news),
+            Message::Line(news) => self.on_line_news(io, *news),
             Message::Tls(state) => self.on_tls_state(state),
+            Message::Places(places) => self.on_places(io, &places),
             Message::Found(answer) => self.on_found(io, *answer),
             Message::Admin(order) => self.on_order(io, *order),
             Message::Snapshot(reply) => {

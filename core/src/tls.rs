@@ -11,8 +11,8 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use anyhow::{Context as _, anyhow, bail};
-use config::{Config, Database, ListenTls, ServerTls, TlsMode};
-use runtime::{Address, ShardHandle};
+use config::{Config, Database, Host, ListenTls, ServerTls, TlsMode};
+use runtime::ShardHandle;
 use rustls::client::Resumption;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
@@ -39,11 +39,14 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 pub(crate) struct TlsState {
     /// Towards clients; none with `disable`.
     pub(crate) clients: Option<Clients>,
-    /// Towards each configured database, in the configuration's order; none with `disable` and on Unix sockets.
-    pub(crate) servers: Vec<Option<Arc<Upstream>>>,
+    /// Towards each host of each configured database, in the configuration's order; none with `disable` and on Unix sockets.
+    pub(crate) servers: Vec<Hosts>,
     /// Its files as they were just before they were read.
     stamps: Stamps,
 }
+
+/// TLS towards the hosts of one database.
+pub(crate) type Hosts = Arc<[Option<Arc<Upstream>>]>;
 
 /// TLS towards clients.
 #[derive(Clone, Debug)]
@@ -53,7 +56,7 @@ pub(crate) struct Clients {
     pub(crate) channel: Option<Arc<[u8]>>,
 }
 
-/// TLS towards one database.
+/// TLS towards one host.
 #[derive(Debug)]
 pub(crate) struct Upstream {
     pub(crate) mode: TlsMode,
@@ -65,16 +68,17 @@ pub(crate) struct Upstream {
 }
 
 impl TlsState {
-    /// Reads all files; `addresses` are where the databases are.
+    /// Reads all files.
     ///
     /// # Errors
     /// The first file that cannot be used, and why.
-    pub(crate) fn load(config: &Config, addresses: &[Address]) -> anyhow::Result<Self> {
+    pub(crate) fn load(config: &Config) -> anyhow::Result<Self> {
         let stamps = stamps(config);
         let clients = load_clients(&config.listen.tls).context("[listen.tls]")?;
-        let servers = config.databases.iter().zip(addresses).map(|(database, address)| {
-            let upstream = load_server(database, address);
-            Ok(upstream.with_context(|| format!("database \"{}\"", database.name))?.map(Arc::new))
+        let servers = config.databases.iter().map(|database| {
+            let hosts = database.hosts.iter().map(|host| Ok(load_server(database, host)?.map(Arc::new)));
+            let hosts = hosts.collect::<anyhow::Result<Vec<_>>>();
+            Ok(hosts.with_context(|| format!("database \"{}\"", database.name))?.into())
         });
         Ok(Self { clients, servers: servers.collect::<anyhow::Result<_>>()?, stamps })
     }
@@ -152,12 +156,11 @@ fn load_clients(settings: &ListenTls) -> anyhow::Result<Option<Clients>> {
     Ok(Some(Clients { config: Arc::new(config), channel }))
 }
 
-fn load_server(database: &Database, address: &Address) -> anyhow::Result<Option<Upstream>> {
-    match address {
-        Address::Unix(_) => Ok(None),
-        Address::Tcp(_) if database.tls.mode == TlsMode::Disable => Ok(None),
-        Address::Tcp(_) => Upstream::load(&database.tls, &database.host).map(Some),
+fn load_server(database: &Database, host: &Host) -> anyhow::Result<Option<Upstream>> {
+    if database.tls.mode == TlsMode::Disable || host.name.starts_with('/') {
+        return Ok(None);
     }
+    Upstream::load(&database.tls, &host.name).map(Some)
 }
 
 /// Whom a client's certificate names.
@@ -234,22 +237,22 @@ fn stamps(config: &Config) -> Stamps {
 pub(crate) fn watch(config: &Arc<Config>, board: &Arc<Board>, shards: Vec<ShardHandle<Message>>) -> io::Result<()> {
     let seen = board.tls.stamps.clone();
     if !seen.is_empty() {
-        let (config, board) = (Arc::clone(config), Arc::clone(board));
+        let config = Arc::clone(config);
         std::thread::Builder::new()
             .name("certificates".to_owned())
-            .spawn(move || keep_watching(&config, &board.upstreams, &shards, seen))?;
+            .spawn(move || keep_watching(&config, &shards, seen))?;
     }
     Ok(())
 }
 
-fn keep_watching(config: &Config, addresses: &[Address], shards: &[ShardHandle<Message>], mut seen: Stamps) {
+fn keep_watching(config: &Config, shards: &[ShardHandle<Message>], mut seen: Stamps) {
     loop {
         std::thread::sleep(LOOK_PAUSE);
         let now = stamps(config);
         if now == seen {
             continue;
         }
-        match TlsState::load(config, addresses) {
+        match TlsState::load(config) {
             Ok(state) => {
                 let state = Arc::new(state);
                 for shard in shards {

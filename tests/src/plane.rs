@@ -105,6 +105,12 @@ impl PlaneBuilder {
         self.set("server", key, value.into())
     }
 
+    /// A key of `[dns]`.
+    #[must_use]
+    pub fn dns(self, key: &str, value: &str) -> Self {
+        self.set("dns", key, value.into())
+    }
+
     /// A key of `[auth]`.
     #[must_use]
     pub fn auth(self, key: &str, value: impl Into<toml::Value>) -> Self {

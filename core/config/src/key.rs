@@ -239,6 +239,22 @@ pub(crate) const SERVER: Section = Section {
     ],
 };
 
+pub(crate) const DNS: Section = Section {
+    title: "[dns]",
+    name: "dns",
+    doc: "How names of hosts are looked up: by the system's resolver, in the background. Connections to an address that a name has no more end as \
+          soon as they are free. A name that cannot be found keeps the addresses it had.",
+    keys: &[
+        key("max_ttl", "duration, at least 100ms", "\"15s\"", "How long what was found is believed."),
+        key(
+            "nxdomain_ttl",
+            "duration, at least 100ms",
+            "\"15s\"",
+            "How long a name that was not found is not looked up again.",
+        ),
+    ],
+};
+
 pub(crate) const STATS: Section = Section {
     title: "[stats]",
     name: "stats",
@@ -281,11 +297,17 @@ pub(crate) const DATABASE: Section = Section {
         ),
         key(
             "host",
-            "text",
+            "text or list",
             "required",
-            "PostgreSQL's IP address or host name, or the directory of its Unix socket. A host name is resolved at start-up.",
+            "PostgreSQL's IP address or host name, or the directory of its Unix socket. Several, in a list or with commas between, are tried in their order, with a port of their own where they have one (`db2:5433`, `[::1]:5433`); one that fails is passed over for a while, at first half a second, at most 30 seconds. Names are looked up as `[dns]` says.",
         ),
         key("port", "number", "5432", "Its port."),
+        key(
+            "target_session_attrs",
+            "`any`, `read-write`, `read-only`, `primary`, `standby`",
+            "\"any\"",
+            "As libpq's: what a server must be like to be used; one that is not is passed over. Needs PostgreSQL 14 or later.",
+        ),
         key("dbname", "text", "", "The name it has there. Without the key: the one asked for."),
         key(
             "user",
@@ -454,8 +476,22 @@ pub(crate) const HBA: Section = Section {
 };
 
 /// All of them, in the order they are described in.
-pub(crate) const SECTIONS: [&Section; 13] =
-    [&LISTEN, &RUNTIME, &LIMITS, &POOL, &SERVER, &STATS, &LOG, &ADMIN, &AUTH, &HBA, &DATABASE, &USER, &LISTEN_TLS];
+pub(crate) const SECTIONS: [&Section; 14] = [
+    &LISTEN,
+    &RUNTIME,
+    &LIMITS,
+    &POOL,
+    &SERVER,
+    &DNS,
+    &STATS,
+    &LOG,
+    &ADMIN,
+    &AUTH,
+    &HBA,
+    &DATABASE,
+    &USER,
+    &LISTEN_TLS,
+];
 
 /// The description of every key, in Markdown: what `CONFIG.md` must hold.
 #[must_use]

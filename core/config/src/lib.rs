@@ -14,12 +14,12 @@ mod read;
 mod secret;
 mod timeout;
 mod tls;
+mod upstream;
 mod userlist;
 mod value;
 
 use std::fmt;
-use std::io;
-use std::net::{IpAddr, SocketAddr, ToSocketAddrs as _};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -29,6 +29,7 @@ pub use key::reference;
 pub use listing::{Diff, Difference, Effect, Entry};
 pub use timeout::{Timeout, TimeoutOverrides, Timeouts};
 pub use tls::{ListenTls, Proof, ProofList, ServerTls, TlsMode};
+pub use upstream::{Dns, Host, SessionAttrs, Upstream, look_up};
 use zeroize::Zeroizing;
 
 /// A whole configuration.
@@ -42,6 +43,8 @@ pub struct Config {
     pub limits: Limits,
     /// What server connections are like unless their database differs.
     pub server: ServerTls,
+    /// How host names are looked up.
+    pub dns: Dns,
     /// What every pool is like unless its database or user differs; see [`Config::pool_for`].
     pub pool: Pool,
     /// Where statistics are given out.
@@ -329,10 +332,12 @@ impl PoolOverrides {
 pub struct Database {
     /// The name clients ask for, or `*` for any.
     pub name: String,
-    /// PostgreSQL's IP address or host name, or the directory of its Unix socket.
-    pub host: String,
-    /// Its port. Default 5432.
+    /// Where PostgreSQL is, the one to be tried first in front; at least one.
+    pub hosts: Vec<Host>,
+    /// Its port, where its host has none of its own. Default 5432.
     pub port: u16,
+    /// What a server must be like to be used. Default `any`.
+    pub target_session_attrs: SessionAttrs,
     /// The name it has there. Default: the one asked for.
     pub dbname: Option<String>,
     /// The user we log in as there. Default: the client's.
@@ -355,8 +360,9 @@ impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Database")
             .field("name", &self.name)
-            .field("host", &self.host)
+            .field("hosts", &self.hosts)
             .field("port", &self.port)
+            .field("target_session_attrs", &self.target_session_attrs)
             .field("tls", &self.tls)
             .field("dbname", &self.dbname)
             .field("user", &self.user)
@@ -364,38 +370,6 @@ impl fmt::Debug for Database {
             .field("max_client_connections", &self.max_client_connections)
             .field("pool", &self.pool)
             .finish_non_exhaustive()
-    }
-}
-
-/// Where a database's PostgreSQL is.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub enum Upstream {
-    /// An IP address and port.
-    Tcp(SocketAddr),
-    /// A socket file.
-    Unix(PathBuf),
-}
-
-impl Database {
-    /// Where it is; `None` when `host` is a name, which [`Database::resolve`] looks up.
-    #[must_use]
-    pub fn upstream(&self) -> Option<Upstream> {
-        if self.host.starts_with('/') {
-            return Some(Upstream::Unix(Path::new(&self.host).join(format!(".s.PGSQL.{}", self.port))));
-        }
-        self.host.parse::<IpAddr>().ok().map(|ip| Upstream::Tcp(SocketAddr::new(ip, self.port)))
-    }
-
-    /// Where it is; asks the system's resolver when `host` is a name, and may block for as long as that does.
-    ///
-    /// # Errors
-    /// When the name cannot be resolved.
-    pub fn resolve(&self) -> io::Result<Upstream> {
-        if let Some(upstream) = self.upstream() {
-            return Ok(upstream);
-        }
-        let mut addresses = (self.host.as_str(), self.port).to_socket_addrs()?;
-        addresses.next().map(Upstream::Tcp).ok_or_else(|| io::Error::other("the name has no address"))
     }
 }
 

@@ -3,7 +3,9 @@
 use std::fmt;
 use std::time::Duration;
 
-use crate::{Config, Database, Limits, Pool, PoolMode, PoolOverrides, Share, Timeout, TimeoutOverrides, User};
+use crate::{
+    Config, Database, Limits, Pool, PoolMode, PoolOverrides, SessionAttrs, Share, Timeout, TimeoutOverrides, User,
+};
 
 mod secure;
 
@@ -118,6 +120,8 @@ impl Config {
         limits(&mut out, &self.limits);
         overrides(&mut out, "pool", &PoolOverrides::from(self.pool));
         secure::server(&mut out, "server", &self.server);
+        out.push(entry("dns.max_ttl", duration(self.dns.max_ttl)));
+        out.push(entry("dns.nxdomain_ttl", duration(self.dns.nxdomain_ttl)));
         optional(&mut out, "stats.socket", self.stats.socket.as_ref().map(|path| path.display()));
         out.push(entry("log.level", self.log.level.name()));
         out.push(entry("admin.admin_users", list(&self.admin.admin_users)));
@@ -362,8 +366,10 @@ fn overrides(out: &mut Vec<Entry>, of: &str, pool: &PoolOverrides) {
 
 fn list_database(out: &mut Vec<Entry>, database: &Database) {
     let key = |name: &str| format!("database.{}.{name}", database.name);
-    out.push(entry(&key("host"), &database.host));
+    out.push(entry(&key("host"), list(&database.hosts)));
     out.push(entry(&key("port"), database.port));
+    let attrs = Some(database.target_session_attrs).filter(|attrs| *attrs != SessionAttrs::Any);
+    optional(out, &key("target_session_attrs"), attrs.map(SessionAttrs::name));
     optional(out, &key("dbname"), database.dbname.as_ref());
     optional(out, &key("user"), database.user.as_ref());
     secret(out, &key("password"), database.password.as_ref().map(crate::Password::as_str));

@@ -9,8 +9,8 @@ use crate::error::{ConfigError, ConfigErrors};
 use crate::key::{self, Section};
 use crate::value::{self, Parsed};
 use crate::{
-    Admin, CONSOLE_DATABASES, Config, Database, Limits, Listen, Log, Pool, PoolMode, PoolOverrides, Runtime, ServerTls,
-    Share, Stats, TimeoutOverrides, User,
+    Admin, CONSOLE_DATABASES, Config, Database, Dns, Limits, Listen, Log, Pool, PoolMode, PoolOverrides, Runtime,
+    ServerTls, Share, Stats, TimeoutOverrides, User,
 };
 
 pub(crate) mod auth;
@@ -71,6 +71,7 @@ fn config(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Config {
         listen: listen(reader, root),
         runtime: runtime(reader, root),
         limits: limits(reader, root),
+        dns: dns(reader, root),
         pool: pool(reader, root),
         stats: stats(reader, root),
         log: log(reader, root),
@@ -117,6 +118,15 @@ fn limits(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Limits {
         auth_timeout: reader.read(&table, "auth_timeout", value::duration).unwrap_or(default.auth_timeout),
         shutdown_timeout: reader.read(&table, "shutdown_timeout", value::duration).unwrap_or(default.shutdown_timeout),
         memory: reader.read(&table, "memory", value::memory).or(default.memory),
+    }
+}
+
+fn dns(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Dns {
+    let default = Dns::default();
+    let Some(table) = reader.table(root, &key::DNS) else { return default };
+    Dns {
+        max_ttl: reader.read(&table, "max_ttl", value::pause).unwrap_or(default.max_ttl),
+        nxdomain_ttl: reader.read(&table, "nxdomain_ttl", value::pause).unwrap_or(default.nxdomain_ttl),
     }
 }
 
@@ -206,8 +216,9 @@ fn database(reader: &mut Reader<'_>, table: &Table<'_>, server: &ServerTls) -> O
     if let Some(name) = name.as_deref().filter(|name| CONSOLE_DATABASES.contains(name)) {
         reader.tell(table.place("name"), format!("name: \"{name}\" is the console's"));
     }
-    let host = reader.required(table, "host", value::host);
+    let hosts = reader.required(table, "host", value::hosts);
     let port = reader.read(table, "port", value::port);
+    let target_session_attrs = reader.read(table, "target_session_attrs", value::session_attrs).unwrap_or_default();
     let dbname = reader.read(table, "dbname", value::text);
     let user = reader.read(table, "user", value::text);
     let password = auth::password(reader, table, "password", "password_file");
@@ -219,8 +230,9 @@ fn database(reader: &mut Reader<'_>, table: &Table<'_>, server: &ServerTls) -> O
     let tls = tls::over(reader, table, server);
     Some(Database {
         name: name?,
-        host: host?,
+        hosts: hosts?,
         port,
+        target_session_attrs,
         dbname,
         user,
         password,

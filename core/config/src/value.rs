@@ -6,13 +6,15 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use crate::{LogLevel, PoolMode, ProofList, Range, Secret, Share, Timeout, TlsMode};
+use crate::{Host, LogLevel, PoolMode, ProofList, Range, Secret, SessionAttrs, Share, Timeout, TlsMode};
 
 /// Longest path a Unix socket can have: `sun_path` without its NUL.
 const SOCKET_PATH_LEN_MAX: usize = 107;
 /// `/.s.PGSQL.65535`.
 const SOCKET_NAME_LEN_MAX: usize = 15;
 const CORE_MAX: u16 = 4095;
+/// More often would only keep the resolver busy.
+const PAUSE_MIN: Duration = Duration::from_millis(100);
 /// Less would not hold the buffers of a few clients.
 const MEMORY_MIN: u64 = 1024 * 1024;
 /// Longest duration that makes sense; sums of several stay far from overflow.
@@ -146,7 +148,10 @@ pub(crate) fn address(value: &DeValue<'_>) -> Parsed<SocketAddr> {
 }
 
 pub(crate) fn socket_dir(value: &DeValue<'_>) -> Parsed<PathBuf> {
-    let text = text(value)?;
+    socket_path(&text(value)?)
+}
+
+fn socket_path(text: &str) -> Parsed<PathBuf> {
     if !text.starts_with('/') {
         return Err("must be an absolute path".to_owned());
     }
@@ -165,11 +170,54 @@ pub(crate) fn socket(value: &DeValue<'_>) -> Parsed<PathBuf> {
     Ok(PathBuf::from(text))
 }
 
+/// Hosts in a list or with commas between.
+pub(crate) fn hosts(value: &DeValue<'_>) -> Parsed<Vec<Host>> {
+    let mut out = Vec::new();
+    let items = value.as_array().map(|items| items.iter().map(|item| item.get_ref()).collect());
+    for item in items.unwrap_or_else(|| vec![value]) {
+        let text = text(item)?;
+        for part in text.split(',').map(str::trim) {
+            let (name, port) = split_port(part);
+            let port = port.map(|digits| match digits.parse::<u16>() {
+                Ok(port) if port > 0 => Ok(port),
+                _ => Err(format!("\"{digits}\" in \"{part}\" is no port")),
+            });
+            out.push(Host { name: host(name)?, port: port.transpose()? });
+        }
+    }
+    if out.is_empty() { Err("must not be empty".to_owned()) } else { Ok(out) }
+}
+
+/// `[::1]:5432` and `db:5432` have a port, `::1` has none.
+fn split_port(text: &str) -> (&str, Option<&str>) {
+    if let Some((address, rest)) = text.strip_prefix('[').and_then(|text| text.split_once(']')) {
+        return match rest.strip_prefix(':') {
+            Some(port) => (address, Some(port)),
+            None if rest.is_empty() => (address, None),
+            None => (text, None),
+        };
+    }
+    match text.split_once(':') {
+        Some((name, port)) if !port.contains(':') && !text.starts_with('/') => (name, Some(port)),
+        Some(_) | None => (text, None),
+    }
+}
+
+/// What a server must be like.
+pub(crate) fn session_attrs(value: &DeValue<'_>) -> Parsed<SessionAttrs> {
+    choice(value, &SessionAttrs::ALL.map(|attrs| (attrs.name(), attrs)))
+}
+
+/// A duration that something is done once in.
+pub(crate) fn pause(value: &DeValue<'_>) -> Parsed<Duration> {
+    let pause = duration(value)?;
+    if pause < PAUSE_MIN { Err("must be at least 100ms".to_owned()) } else { Ok(pause) }
+}
+
 /// An IP address, a host name, or the directory of a Unix socket.
-pub(crate) fn host(value: &DeValue<'_>) -> Parsed<String> {
-    let host = text(value)?;
+fn host(host: &str) -> Parsed<String> {
     if host.starts_with('/') {
-        return socket_dir(value).map(|_| host);
+        return socket_path(host).map(|_| host.to_owned());
     }
     let label = |label: &str| {
         let sound = label.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
@@ -178,9 +226,9 @@ pub(crate) fn host(value: &DeValue<'_>) -> Parsed<String> {
     let numeric = host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
     let named = !numeric && host.len() <= 253 && host.trim_end_matches('.').split('.').all(label);
     if named || host.parse::<IpAddr>().is_ok() {
-        return Ok(host);
+        return Ok(host.to_owned());
     }
-    Err(format!("\"{host}\" is no IP address, host name or absolute path (a port goes into the key port)"))
+    Err(format!("\"{host}\" is no IP address, host name or absolute path"))
 }
 
 fn choice<T: Copy>(value: &DeValue<'_>, choices: &[(&str, T)]) -> Parsed<T> {
@@ -288,6 +336,7 @@ fn is_scram_verifier(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Upstream;
 
     #[test]
     fn durations_have_a_number_and_a_unit() {
@@ -329,11 +378,40 @@ mod tests {
     #[test]
     fn hosts_are_addresses_names_or_directories() {
         for good in ["127.0.0.1", "::1", "db", "db-1.example.org", "db.example.", "/run/postgresql", "a_b"] {
-            assert!(host(&DeValue::String(good.into())).is_ok(), "{good}");
+            let host = Host { name: good.to_owned(), port: None };
+            assert_eq!(hosts(&DeValue::String(good.into())), Ok(vec![host]), "{good}");
         }
-        for bad in ["", "db:5432", "1.2.3", "256.1.1.1", "-a", "a..b", "a b", "run/x", "[::1]", &"a".repeat(64)] {
-            assert!(host(&DeValue::String(bad.into())).is_err(), "{bad}");
+        for bad in [
+            "",
+            "db:",
+            "db:0",
+            "db:65536",
+            "1.2.3",
+            "256.1.1.1",
+            "-a",
+            "a..b",
+            "a b",
+            "run/x",
+            "[::1",
+            "[::1]x",
+            "a,",
+            &"a".repeat(64),
+        ] {
+            assert!(hosts(&DeValue::String(bad.into())).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn hosts_may_be_several_each_with_a_port_of_its_own() {
+        let text = "db:5433, 10.0.0.1,[::1]:5434,[::2],::3,/run/postgresql";
+        let found = hosts(&DeValue::String(text.into())).unwrap();
+        let shown: Vec<String> = found.iter().map(ToString::to_string).collect();
+        assert_eq!(shown, ["db:5433", "10.0.0.1", "[::1]:5434", "::2", "::3", "/run/postgresql"]);
+        let at = |index: usize| found[index].upstream(5432);
+        assert_eq!(at(0), Upstream::Named("db".to_owned(), 5433));
+        assert_eq!(at(1), Upstream::Tcp("10.0.0.1:5432".parse().unwrap()));
+        assert_eq!(at(2), Upstream::Tcp("[::1]:5434".parse().unwrap()));
+        assert_eq!(at(5), Upstream::Unix("/run/postgresql/.s.PGSQL.5432".into()));
     }
 
     #[test]

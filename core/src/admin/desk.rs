@@ -132,7 +132,8 @@ impl Desk {
             ending: Ending::Not,
             pin_log: PinLog::default(),
             levers: Levers::default(),
-            generation: 0,
+            // pools begin with this one
+            generation: 1,
             waits: Vec::new(),
             cuts: Vec::new(),
             look_at: start.at,
@@ -435,7 +436,7 @@ impl Desk {
         let (clients, servers) = if show.needs_connections() { self.survey() } else { Default::default() };
         let facts = Facts {
             config: &self.config,
-            upstreams: &self.board.upstreams,
+            hosts: self.board.directory.rows(),
             levers: &self.levers,
             counts: self.count(),
             clients,

@@ -9,6 +9,7 @@ use crate::admin::command::Scope;
 use crate::admin::survey::reply;
 use crate::admin::{Cut, Levers, Order, Presence, State};
 use crate::error::Failure;
+use crate::listen;
 use crate::pipe::{List, ServerId, Streaming};
 use crate::pool::open::{share_of, turn_of};
 use crate::pool::permit::PoolKey;
@@ -60,10 +61,12 @@ impl Shard {
             match (std::mem::replace(&mut pool.paused, paused), paused) {
                 (false, true) => {
                     watch.iter().for_each(|watch| watch.hold());
+                    self.hold_line(id, listen::Order::Hold);
                     self.empty(io, id);
                 }
                 (true, false) => {
                     watch.iter().for_each(|watch| watch.let_go());
+                    self.hold_line(id, listen::Order::Go);
                     self.serve(io, id);
                 }
                 (false, false) | (true, true) => {}
@@ -88,7 +91,7 @@ impl Shard {
     }
 
     /// A free connection is not wanted any more: it ends, after it has been asked if its session may have left something there.
-    fn dismiss(&mut self, io: &mut World<'_>, id: ServerId) {
+    pub(crate) fn dismiss(&mut self, io: &mut World<'_>, id: ServerId) {
         if self.is_home(id) {
             self.begin_probe(io, id);
         } else {
@@ -206,7 +209,7 @@ impl Shard {
                 Lending::Fixed => Credentials::None,
             };
             let place = (pool.database.0, found);
-            let (target, lending) = self.target_for(place, pool.target.address.clone(), (&key.0, &key.1), &shown);
+            let (target, lending) = self.target_for(place, Arc::clone(&pool.target.places), (&key.0, &key.1), &shown);
             let mut settings = self.config.pool_for(found, &key.1);
             settings.min_pool_size = settings.min_pool_size.min(settings.size);
             let turn = turn_of(&key.1, &key.0);

@@ -13,9 +13,12 @@ use crate::admin::desk::Sample;
 use crate::admin::survey::{ClientRow, Count, Memory, PoolCount, ServerRow};
 use crate::admin::table::{Row, Table};
 use crate::admin::{CONSOLE_VERSION, Levers, State, reload};
+use crate::pool::open::written;
 use crate::pool::permit::PoolKey;
+use crate::upstream::HostRow;
 
 mod connection;
+mod listener;
 
 use connection::Which;
 
@@ -25,7 +28,8 @@ const CONSOLE: &str = "pgbouncer";
 /// Everything a table may be made of.
 pub(super) struct Facts<'a> {
     pub(super) config: &'a Config,
-    pub(super) upstreams: &'a [Address],
+    /// Host names of the configuration.
+    pub(super) hosts: Vec<HostRow>,
     pub(super) levers: &'a Levers,
     pub(super) counts: Vec<Count>,
     pub(super) clients: Vec<ClientRow>,
@@ -115,6 +119,7 @@ impl Facts<'_> {
             Show::Fds => self.descriptors(),
             Show::Pipes => self.pipes(),
             Show::Pins => self.pins(),
+            Show::Listeners => self.listeners(),
             Show::Pools => self.pools(),
             Show::Databases => self.databases(),
             Show::Users => self.users(),
@@ -130,7 +135,7 @@ impl Facts<'_> {
             Show::StatsAverages => self.stats(Part::Averages),
             Show::Totals => self.totals(),
             Show::Mem => self.memory(),
-            Show::DnsHosts => self.hosts(),
+            Show::DnsHosts => self.host_rows(),
             Show::Shards => self.shards(),
             // there are no peers, no zones, and the help comes as a notice
             Show::DnsZones | Show::Peers | Show::PeerPools | Show::Help => Vec::new(),
@@ -201,7 +206,7 @@ impl Facts<'_> {
             rows.push(
                 Row::new()
                     .text(name.as_str())
-                    .text(database.host.as_str())
+                    .text(&*written(database))
                     .int(u64::from(database.port))
                     .text(database.dbname.as_deref().unwrap_or(&name))
                     .maybe(database.user.as_deref())
@@ -249,7 +254,6 @@ impl Facts<'_> {
 
     fn lists(&self) -> Vec<Row> {
         let sum = |figure: fn(&Count) -> u64| self.counts.iter().map(figure).sum::<u64>();
-        let hosts = self.config.databases.iter().filter(|database| database.upstream().is_none()).count();
         let items = [
             ("databases", self.database_names().len() as u64 + 1),
             ("users", self.config.users.len() as u64),
@@ -261,7 +265,7 @@ impl Facts<'_> {
             ("login_clients", sum(|count| count.starting)),
             ("free_servers", sum(|count| count.servers.free)),
             ("used_servers", sum(|count| count.servers.used)),
-            ("dns_names", hosts as u64),
+            ("dns_names", self.hosts.len() as u64),
             ("dns_zones", 0),
             ("dns_queries", 0),
             ("dns_pending", 0),
@@ -366,20 +370,13 @@ impl Facts<'_> {
             .collect()
     }
 
-    /// Host names, which are looked up when the process starts.
-    fn hosts(&self) -> Vec<Row> {
-        let hosts = self.config.databases.iter().zip(self.upstreams);
-        let named = hosts.filter(|(database, _)| database.upstream().is_none());
-        let rows: BTreeMap<&str, String> = named
-            .map(|(database, address)| {
-                let address = match address {
-                    Address::Tcp(address) => address.ip().to_string(),
-                    Address::Unix(path) => path.display().to_string(),
-                };
-                (database.host.as_str(), address)
-            })
-            .collect();
-        rows.into_iter().map(|(host, address)| Row::new().text(host).big(0).text(address)).collect()
+    /// Host names, and when they are looked up again.
+    fn host_rows(&self) -> Vec<Row> {
+        let row = |host: &HostRow| {
+            let addresses: Vec<String> = host.addresses.iter().map(ToString::to_string).collect();
+            Row::new().text(host.name.as_str()).big(host.ttl.as_secs()).text(addresses.join(","))
+        };
+        self.hosts.iter().map(row).collect()
     }
 
     fn shards(&self) -> Vec<Row> {
@@ -485,7 +482,7 @@ mod tests {
         let before = Sample { at: Instant::now(), figures: Figures::default() };
         let facts = Facts {
             config: &config,
-            upstreams: &[],
+            hosts: Vec::new(),
             levers: &levers,
             counts: Vec::new(),
             clients: Vec::new(),

@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -31,6 +32,7 @@ use crate::server::secure::{Hop, Way};
 use crate::shard::Message;
 use crate::tls::Upstream;
 use crate::tls::binding::end_point;
+use crate::upstream::{Place, unfit};
 
 /// Databases that are watched at once; requests of further ones are not shared.
 const WATCHES_MAX: usize = 64;
@@ -185,7 +187,7 @@ impl Keeper {
         }
     }
 
-    fn watch_until_lost(&self, pause: &mut Duration) -> io::Error {
+    fn watch_until_lost(&mut self, pause: &mut Duration) -> io::Error {
         let mut link = match Link::open(&self.target) {
             Ok(link) => link,
             Err(error) => return error,
@@ -194,6 +196,13 @@ impl Keeper {
         loop {
             if self.watch.is_held() {
                 return io::Error::other("the database is paused");
+            }
+            let newest = self.new_targets.try_iter().filter(|target| target.user == self.target.user).last();
+            if let Some(target) = newest {
+                self.target = target;
+                if !self.target.places.iter().any(|place| place.address == link.address) {
+                    return io::Error::other("the database is elsewhere now");
+                }
             }
             // read before the catalog is: a change in between makes what is read void, not the other way round
             let version = self.watch.version();
@@ -221,7 +230,11 @@ impl<T: Read + Write> Stream for T {}
 /// A blocking connection to PostgreSQL.
 pub(crate) struct Link {
     stream: Box<dyn Stream>,
+    /// The socket under it.
+    socket: OwnedFd,
     input: BytesMut,
+    /// Where it goes.
+    address: Address,
 }
 
 impl Link {
@@ -231,35 +244,43 @@ impl Link {
 
     /// Logs in with these settings, in the ways that the database's mode of TLS allows, the first one first.
     pub(crate) fn open_with(target: &Target, settings: &[(&str, &str)]) -> io::Result<Self> {
-        match target.tls.as_ref().map_or(TlsMode::Disable, |tls| tls.mode) {
-            TlsMode::Allow | TlsMode::Prefer => {
-                Self::open_by(target, Way::First, settings).or_else(|_| Self::open_by(target, Way::Second, settings))
-            }
-            TlsMode::Disable | TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => {
-                Self::open_by(target, Way::First, settings)
+        let mut outcome = Err(io::Error::other("its host name cannot be looked up"));
+        for place in target.places.iter() {
+            let open = |way| Self::open_by(target, (place, way), settings);
+            outcome = match target.tls_mode() {
+                TlsMode::Allow | TlsMode::Prefer => open(Way::First).or_else(|_| open(Way::Second)),
+                TlsMode::Disable | TlsMode::Require | TlsMode::VerifyCa | TlsMode::VerifyFull => open(Way::First),
+            };
+            if outcome.is_ok() {
+                break;
             }
         }
+        outcome
     }
 
-    fn open_by(target: &Target, way: Way, settings: &[(&str, &str)]) -> io::Result<Self> {
+    fn open_by(target: &Target, (place, way): (&Place, Way), settings: &[(&str, &str)]) -> io::Result<Self> {
         let mut auth = target.login();
-        let stream: Box<dyn Stream> = match &target.address {
+        let (stream, socket): (Box<dyn Stream>, OwnedFd) = match &place.address {
             Address::Tcp(address) => {
                 let stream = TcpStream::connect_timeout(address, Duration::from_secs(5))?;
                 stream.set_read_timeout(Some(ANSWER_MAX))?;
                 stream.set_nodelay(true)?;
-                match Hop::first(target.tls.as_ref(), way) {
-                    Hop::Clear => Box::new(stream),
-                    Hop::Asking(tls) | Hop::Handshaking(tls) | Hop::Secured(tls) => secure(stream, &tls, &mut auth)?,
+                let socket = stream.try_clone()?.into();
+                match Hop::first(target.tls_at(place), way) {
+                    Hop::Clear => (Box::new(stream), socket),
+                    Hop::Asking(tls) | Hop::Handshaking(tls) | Hop::Secured(tls) => {
+                        (secure(stream, &tls, &mut auth)?, socket)
+                    }
                 }
             }
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path)?;
                 stream.set_read_timeout(Some(ANSWER_MAX))?;
-                Box::new(stream)
+                let socket = stream.try_clone()?.into();
+                (Box::new(stream), socket)
             }
         };
-        let mut link = Self { stream, input: BytesMut::new() };
+        let mut link = Self { stream, socket, input: BytesMut::new(), address: place.address.clone() };
         let mut out = BytesMut::new();
         let mut parameters: Vec<(&[u8], &[u8])> = vec![
             (b"user", target.user.as_bytes()),
@@ -269,16 +290,30 @@ impl Link {
         parameters.extend(settings.iter().map(|(name, value)| (name.as_bytes(), value.as_bytes())));
         startup::write_startup(&mut out, &parameters);
         link.stream.write_all(&out)?;
+        link.be_let_in(target, &mut auth)?;
+        Ok(link)
+    }
+
+    /// Proves who we are, and finds out whether this is a server that is wanted.
+    fn be_let_in(&mut self, target: &Target, auth: &mut ClientAuth) -> io::Result<()> {
+        let (mut out, mut reported) = (BytesMut::new(), HashMap::new());
         loop {
-            let (tag, body) = link.message()?;
+            let (tag, body) = self.message()?;
             match tag {
+                b'S' => {
+                    let (name, value) = backend::parameter_status(&body).map_err(io::Error::other)?;
+                    reported.insert(name.to_vec(), value.to_vec());
+                }
                 b'R' => {
                     let request = Authentication::read(&body).map_err(io::Error::other)?;
                     out.clear();
                     auth.handle(request, &mut out).map_err(io::Error::other)?;
-                    link.stream.write_all(&out)?;
+                    self.stream.write_all(&out)?;
                 }
-                b'Z' => return Ok(link),
+                b'Z' => {
+                    let parameter = |name: &str| reported.get(name.as_bytes()).map(Vec::as_slice);
+                    return unfit(target.attrs, parameter).map_or(Ok(()), |why| Err(io::Error::other(why)));
+                }
                 b'E' => return Err(refusal(&body)),
                 _ => {}
             }
@@ -294,9 +329,44 @@ impl Link {
     }
 
     pub(crate) fn query(&mut self, text: &str) -> io::Result<Vec<Row>> {
+        self.ask(text.as_bytes())
+    }
+
+    /// As [`Link::query`], for a text that need not be UTF-8.
+    pub(crate) fn ask(&mut self, text: &[u8]) -> io::Result<Vec<Row>> {
         let mut out = BytesMut::new();
-        frontend::write_query(&mut out, text.as_bytes()).map_err(io::Error::other)?;
+        frontend::write_query(&mut out, text).map_err(io::Error::other)?;
         self.rows_of(&out)
+    }
+
+    /// From now on only [`Link::poll_message`] and [`Link::send`] may be used.
+    pub(crate) fn never_block(&self) -> io::Result<()> {
+        Ok(rustix::io::ioctl_fionbio(&self.socket, true)?)
+    }
+
+    /// The socket, to wait for what comes.
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Sends a query.
+    pub(crate) fn send(&mut self, text: &[u8]) -> io::Result<()> {
+        let mut out = BytesMut::new();
+        frontend::write_query(&mut out, text).map_err(io::Error::other)?;
+        rustix::io::ioctl_fionbio(&self.socket, false)?;
+        let sent = self.stream.write_all(&out).and_then(|()| self.stream.flush());
+        rustix::io::ioctl_fionbio(&self.socket, true)?;
+        sent
+    }
+
+    /// The next message, if it is there.
+    pub(crate) fn poll_message(&mut self) -> io::Result<Option<(u8, Vec<u8>)>> {
+        match self.message() {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Sends a request and gives the rows of its answer.
@@ -365,7 +435,8 @@ fn secure(mut stream: TcpStream, tls: &Upstream, auth: &mut ClientAuth) -> io::R
     }
 }
 
-fn refusal(body: &[u8]) -> io::Error {
+/// What an ErrorResponse says.
+pub(crate) fn refusal(body: &[u8]) -> io::Error {
     let fields = ErrorFields::new(body);
     let text = |code| String::from_utf8_lossy(fields.get(code).unwrap_or_default()).into_owned();
     io::Error::other(format!("{} ({})", text(b'M'), text(b'C')))

@@ -36,7 +36,10 @@ pub(super) enum Task {
 
 /// See the module documentation.
 pub(super) struct Roles {
+    /// Which of the configured databases it is.
+    number: usize,
     target: Target,
+    board: Arc<Board>,
     query: AuthQuery,
     shards: Vec<ShardHandle<Message>>,
     mock_key: [u8; 32],
@@ -48,10 +51,15 @@ pub(super) struct Roles {
 }
 
 impl Roles {
-    pub(super) fn new(target: Target, query: AuthQuery, shards: Vec<ShardHandle<Message>>, board: &Arc<Board>) -> Self {
+    pub(super) fn new(
+        (number, target): (usize, Target),
+        query: AuthQuery,
+        shards: Vec<ShardHandle<Message>>,
+        board: Arc<Board>,
+    ) -> Self {
         let cache = Cache::new(query.cache_time, query.negative_cache_time);
         let mock_key = board.mock_key;
-        Self { target, query, shards, mock_key, cache, link: None, method: None, failed_at: None }
+        Self { number, target, board, query, shards, mock_key, cache, link: None, method: None, failed_at: None }
     }
 
     /// Serves until nobody can ask any more.
@@ -102,7 +110,7 @@ impl Roles {
             Err(trouble) => {
                 self.link = None;
                 if self.failed_at.is_none() {
-                    let address = self.target.address.to_string();
+                    let address = self.target.whereabouts();
                     tracing::warn!(address, database = self.target.database, error = %trouble, "users cannot be looked up");
                 }
                 self.failed_at = Some(Instant::now());
@@ -119,6 +127,7 @@ impl Roles {
                 ("search_path", "pg_catalog"),
                 ("statement_timeout", "10000"),
             ];
+            self.target.places = self.board.directory.places(self.number);
             let mut link = Link::open_with(&self.target, &settings).map_err(Trouble::Fresh)?;
             let kind = link.query("SHOW password_encryption").map_err(Trouble::Fresh)?;
             let kind = kind.first().and_then(|row| row.first()).cloned().flatten();

@@ -13,6 +13,7 @@ use crate::error::Failure;
 use crate::pool::{Lending, Pool, PoolId, Target};
 use crate::session::SessionId;
 use crate::shard::Shard;
+use crate::upstream::Places;
 
 /// Pools a shard keeps; a database `*` lets clients ask for any name.
 const POOLS_MAX: usize = 4096;
@@ -41,6 +42,11 @@ fn stored(known: &Known) -> Credentials {
         Known::Plain(password) => Credentials::of_password(Some(password.as_str().as_bytes())),
         Known::Hashed(secret) => Credentials::of_md5(secret.as_str()),
     }
+}
+
+/// A database's hosts, for people.
+pub(crate) fn written(database: &config::Database) -> Arc<str> {
+    database.hosts.iter().map(ToString::to_string).collect::<Vec<_>>().join(",").into()
 }
 
 /// How a database's server may have us prove who we are.
@@ -83,11 +89,11 @@ impl Shard {
         let unknown = || Failure::UnknownDatabase { database: database.to_owned() };
         let found = self.config.database(database).ok_or_else(unknown)?;
         let number = self.config.databases.iter().position(|other| std::ptr::eq(other, found)).ok_or_else(unknown)?;
-        let address = self.board.upstreams.get(number).cloned().ok_or_else(unknown)?;
+        let places = self.places.get(number).cloned().ok_or_else(unknown)?;
         if self.pools.len() >= POOLS_MAX {
             return Err(Failure::Internal { what: format!("too many pools: {POOLS_MAX} pairs of database and user") });
         }
-        let (target, lending) = self.target_for((number, found), address, (database, user), shown);
+        let (target, lending) = self.target_for((number, found), places, (database, user), shown);
         let mut settings = self.config.pool_for(found, user);
         settings.min_pool_size = settings.min_pool_size.min(settings.size);
         let permits = share_of(settings.size, shards, u32::from(self.stats.shard), turn_of(user, database));
@@ -118,7 +124,7 @@ impl Shard {
     pub(crate) fn target_for(
         &self,
         (number, found): (usize, &config::Database),
-        address: runtime::Address,
+        places: Places,
         (database, user): (&str, &str),
         shown: &Credentials,
     ) -> (Target, Lending) {
@@ -136,11 +142,13 @@ impl Shard {
         };
         let lending = if fixed == Credentials::None && server_user == user { Lending::Clients } else { Lending::Fixed };
         let target = Target {
-            address,
+            host: written(found),
+            places,
+            attrs: found.target_session_attrs,
             database: found.dbname.clone().unwrap_or_else(|| database.to_owned()),
             user: server_user,
             credentials: if lending == Lending::Clients { shown.clone() } else { fixed },
-            tls: self.tls.servers.get(number).cloned().flatten(),
+            tls: self.tls.servers.get(number).cloned().unwrap_or_default(),
             proofs: proofs_of(found),
             connect_query: found.connect_query.as_deref().map(Arc::from),
         };

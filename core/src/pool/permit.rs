@@ -11,7 +11,7 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use runtime::{ShardId, Tls};
+use runtime::{Address, ShardId, Tls};
 
 use crate::bound::Slot;
 use crate::pipe::{List, Server, ServerId, Soil};
@@ -80,6 +80,7 @@ struct LentConnection {
     parameters: Vec<Parameter>,
     opened_at: Instant,
     generation: u64,
+    address: Address,
     user: Box<str>,
     early: Duration,
     slot: Option<Slot>,
@@ -203,6 +204,7 @@ impl Shard {
             parameters: std::mem::take(&mut server.parameters),
             opened_at: server.opened_at,
             generation: server.generation,
+            address: server.address.clone(),
             user: std::mem::take(&mut server.user),
             early: server.early,
             slot: server.slot.take(),
@@ -250,6 +252,7 @@ impl Shard {
             server.opened_at = connection.opened_at;
             server.serial = serial;
             server.generation = connection.generation;
+            server.address = connection.address;
             server.user = connection.user;
             server.early = connection.early;
             server.slot = connection.slot;

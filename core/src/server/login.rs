@@ -9,9 +9,10 @@ use dbproto::message::frontend;
 
 use crate::error::Failure;
 use crate::pipe::{List, ServerId};
-use crate::pool::{PoolId, Target};
+use crate::pool::{Parameter, PoolId, Target};
 use crate::session::{Phase, SessionId};
 use crate::shard::{Shard, World};
+use crate::upstream::unfit;
 
 /// Longest message of a login.
 const MESSAGE_LEN_MAX: usize = 64 * 1024;
@@ -21,6 +22,13 @@ const MESSAGE_LEN_MAX: usize = 64 * 1024;
 pub(crate) struct Refusal {
     pub(crate) sqlstate: String,
     pub(crate) message: String,
+}
+
+impl Refusal {
+    /// Whether it may let us in a moment later.
+    pub(crate) fn is_passing(&self) -> bool {
+        matches!(self.sqlstate.as_str(), "57P03" | "53300" | "57P01" | "57P02")
+    }
 }
 
 /// Why a login cannot go on.
@@ -59,6 +67,11 @@ impl ServerLogin {
     pub(crate) fn new(target: &Target) -> Self {
         Self { auth: target.login(), refusal: None, connect_query: target.connect_query.clone(), stage: Stage::Login }
     }
+}
+
+/// What the server reports a parameter to be.
+fn parameter_of<'p>(parameters: &'p [Parameter], name: &str) -> Option<&'p [u8]> {
+    parameters.iter().find(|(own, _)| **own == *name.as_bytes()).map(|(_, value)| &**value)
 }
 
 impl Shard {
@@ -147,6 +160,12 @@ impl Shard {
             };
             return Err(Fault::Broken(what.to_owned()));
         }
+        if login.stage == Stage::Login
+            && let Some(pool) = self.pools.get(server.pool.0 as usize)
+            && let Some(why) = unfit(pool.target.attrs, |name| parameter_of(&server.parameters, name))
+        {
+            return Err(Fault::Broken(why.to_owned()));
+        }
         if let Some(query) = login.connect_query.take() {
             login.stage = Stage::ConnectQuery;
             frontend::write_query(io.output(server.socket), query.as_bytes()).map_err(|error| error.to_string())?;
@@ -161,6 +180,7 @@ impl Shard {
         let parameters = server.parameters.clone().into();
         if let Some(pool) = self.pools.get_mut(pool.0 as usize) {
             pool.remember_welcome(0, parameters);
+            pool.fates.succeeded(&server.address);
         }
         self.on_connect_done(pool);
         self.release(io, id);
@@ -171,6 +191,7 @@ impl Shard {
         let Some(server) = self.servers.get(id) else { return };
         let pool = server.pool;
         io.close(server.socket);
+        self.blame(io, id);
         self.on_connect_failed(io, pool, what.to_owned());
         self.move_to(id, List::Closing);
         self.forget_server(io, id);
@@ -191,13 +212,13 @@ impl Shard {
         if refusal.sqlstate == "28P01" {
             self.forget_secret_of(pool_id);
         }
-        let passing = matches!(refusal.sqlstate.as_str(), "57P03" | "53300" | "57P01" | "57P02");
+        let passing = refusal.is_passing();
         self.on_connect_failed(io, pool_id, format!("{} ({})", refusal.message, refusal.sqlstate));
         if passing {
             return;
         }
         let Some(pool) = self.pool_mut(pool_id) else { return };
-        let address = pool.target.address.to_string();
+        let address = pool.target.whereabouts();
         let last_error = pool.last_error.clone().unwrap_or_default();
         let waiting: Vec<SessionId> = pool.waiting.take_all();
         let refused = Failure::UpstreamRefused { sqlstate: refusal.sqlstate, message: refusal.message };

@@ -124,13 +124,13 @@ impl Shard {
     /// PostgreSQL answers an SSLRequest.
     pub(super) fn on_tls_answer(&mut self, io: &mut World<'_>, id: ServerId, bytes: &[u8]) {
         let Some(server) = self.servers.get_mut(id) else { return };
-        let (pool, socket) = (server.pool, server.socket);
+        let socket = server.socket;
         match server.hop.on_answer(io, socket, bytes) {
             Answer::Begun => {}
             Answer::Clear => self.open_login(io, id),
             Answer::Failed(what) => {
                 io.close(socket);
-                self.on_tls_failed(io, pool, what);
+                self.on_tls_failed(io, id, what);
                 self.move_to(id, List::Closing);
                 self.forget_server(io, id);
             }
@@ -150,12 +150,18 @@ impl Shard {
     }
 
     /// TLS with PostgreSQL did not come about: it goes on in clear where that is allowed, and otherwise those who wait are told.
-    pub(super) fn on_tls_failed(&mut self, io: &mut World<'_>, pool_id: PoolId, what: String) {
+    pub(super) fn on_tls_failed(&mut self, io: &mut World<'_>, id: ServerId, what: String) {
+        let Some(server) = self.servers.get(id) else { return };
+        let (pool_id, address) = (server.pool, server.address.to_string());
         if self.turn_way(pool_id, Tried::Secured) {
             self.on_connect_failed(io, pool_id, what);
             return;
         }
-        let address = self.pool(pool_id).map_or_else(String::new, |pool| pool.target.address.to_string());
+        self.blame(io, id);
+        if self.has_another_place(io, pool_id) {
+            self.on_connect_failed(io, pool_id, what);
+            return;
+        }
         let message = format!("cannot connect to PostgreSQL at {address}: {what}");
         self.on_login_refused(io, pool_id, Refusal { sqlstate: "08006".to_owned(), message });
     }
@@ -163,7 +169,7 @@ impl Shard {
     /// One way has failed: gives whether the other one is tried now.
     pub(super) fn turn_way(&mut self, pool_id: PoolId, tried: Tried) -> bool {
         let Some(pool) = self.pool_mut(pool_id) else { return false };
-        let mode = pool.target.tls.as_ref().map_or(TlsMode::Disable, |tls| tls.mode);
+        let mode = pool.target.tls_mode();
         let turns = matches!((mode, tried), (TlsMode::Allow, Tried::Clear) | (TlsMode::Prefer, Tried::Secured));
         let turns = turns && pool.way == Way::First;
         pool.way = if turns { Way::Second } else { Way::First };
@@ -180,7 +186,7 @@ impl Shard {
 }
 
 fn renew(pool: &mut Pool, state: &TlsState) {
-    pool.target.tls = state.servers.get(pool.database.0).cloned().flatten();
+    pool.target.tls = state.servers.get(pool.database.0).cloned().unwrap_or_default();
 }
 
 /// What a failed attempt went by.

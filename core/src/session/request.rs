@@ -222,6 +222,10 @@ impl Shard {
         match scan(&session.input) {
             Ok(Scan::Incomplete) => false,
             Ok(Scan::Request(len)) => {
+                if self.sweep(io, id, len) {
+                    return true;
+                }
+                self.note_wish(id, Some(len));
                 if !self.share_or_note(io, id, len) {
                     self.acquire(io, id);
                 }
@@ -230,6 +234,7 @@ impl Shard {
             Ok(Scan::Stream) => {
                 session.shareable = None;
                 session.kind = 0;
+                self.note_wish(id, None);
                 self.acquire(io, id);
                 true
             }
@@ -353,6 +358,7 @@ impl Shard {
             }
             None => session.skip = Skip::ToSync,
         }
+        self.tell_rest(io, id);
         self.ready.push_back(id);
     }
 

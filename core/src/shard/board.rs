@@ -7,15 +7,18 @@ use std::time::Instant;
 use config::Config;
 use crossbeam::channel::Sender;
 use crossbeam::utils::CachePadded;
-use runtime::{Address, ShardId};
+use runtime::ShardId;
 
 use crate::admin::Petition;
 use crate::bound::Bounds;
 use crate::catalog::keeper::WatchRequest;
 use crate::clerk::Ask;
+use crate::listen::alias::Aliases;
+use crate::listen::line::LineRequest;
 use crate::memory::MemoryBoard;
 use crate::throttle::Throttle;
 use crate::tls::TlsState;
+use crate::upstream::Directory;
 
 /// What all shards know together.
 pub(crate) struct Board {
@@ -23,8 +26,8 @@ pub(crate) struct Board {
     pub(crate) started: Instant,
     /// Makes up answers for users that do not exist.
     pub(crate) mock_key: [u8; 32],
-    /// Where each configured database is, in the configuration's order.
-    pub(crate) upstreams: Vec<Address>,
+    /// Where each configured database is. For the control side: shards have what they were sent.
+    pub(crate) directory: Directory,
     /// What connections are encrypted with at first.
     pub(crate) tls: Arc<TlsState>,
     /// Where users are asked for.
@@ -37,18 +40,17 @@ pub(crate) struct Board {
     pub(crate) desk: Sender<Petition>,
     /// Where catalogs are asked for.
     pub(crate) keeper: Sender<WatchRequest>,
+    /// Where connections are asked for that listen for sessions.
+    pub(crate) lines: Sender<LineRequest>,
+    /// Which client holds which backend.
+    pub(crate) aliases: Aliases,
     /// Clients of each shard.
     clients: Vec<CachePadded<AtomicU32>>,
     total: CachePadded<AtomicU32>,
 }
 
 impl Board {
-    pub(crate) fn new(
-        config: &Config,
-        (upstreams, tls): (Vec<Address>, TlsState),
-        shards: usize,
-        asked: Asked,
-    ) -> Self {
+    pub(crate) fn new(config: &Config, (directory, tls): (Directory, TlsState), shards: usize, asked: Asked) -> Self {
         let mut mock_key = [0; 32];
         crate::cancel::fill_random(&mut mock_key);
         Self {
@@ -57,10 +59,12 @@ impl Board {
             bounds: Bounds::new(config),
             memory: MemoryBoard::new(config.limits.memory, shards),
             keeper: asked.keeper,
+            lines: asked.lines,
+            aliases: Aliases::default(),
             clerk: asked.clerk,
             desk: asked.desk,
             throttle: Throttle::new(config.auth.delay_max),
-            upstreams,
+            directory,
             tls: Arc::new(tls),
             clients: (0..shards).map(|_| CachePadded::default()).collect(),
             total: CachePadded::default(),
@@ -108,6 +112,7 @@ impl Board {
 /// Where shards ask for what they must not wait for.
 pub(crate) struct Asked {
     pub(crate) keeper: Sender<WatchRequest>,
+    pub(crate) lines: Sender<LineRequest>,
     pub(crate) clerk: Sender<Ask>,
     pub(crate) desk: Sender<Petition>,
 }
