@@ -232,9 +232,10 @@ impl Clerk<'_> {
             user: query.user.clone(),
             credentials: Credentials::of_password(query.password.as_ref().map(|password| password.as_str().as_bytes())),
             // its files are read again for every connection
-            tls: self.board.tls.servers.get(number).cloned().unwrap_or_default(),
+            tls: self.board.directory.tls(number),
             proofs: proofs_of(database),
             connect_query: None,
+            settings: Arc::default(),
         };
         let (sender, tasks) = unbounded();
         let (shards, board, query) = (self.shards.to_vec(), Arc::clone(self.board), query.clone());

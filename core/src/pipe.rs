@@ -65,8 +65,12 @@ pub(crate) enum Mark {
     Dress,
     /// Our question what a session has left there.
     Probe,
+    /// Our question whether there are sequence values.
+    Sequences,
     /// Our Close of a statement for which there was no room.
     Evict(StatementId),
+    /// A client's RESET, with our words behind it that bring back what its session began with.
+    Restore,
     /// The end of the settings that travel with a request.
     Luggage,
     /// Our question what a statement gives.
@@ -92,12 +96,13 @@ impl Mark {
             Self::Clean => 7 << 28,
             Self::Dress => 8 << 28,
             Self::Probe => 9 << 28,
+            Self::Sequences => (15 << 28) | 1,
             Self::Evict(id) => (10 << 28) | (id & MARK_ID_MASK),
+            Self::Restore => (15 << 28) | 2,
             Self::Luggage => 11 << 28,
             Self::Shape(id) => (12 << 28) | (id & MARK_ID_MASK),
             Self::Told(id) => (13 << 28) | (id & MARK_ID_MASK),
             Self::Proof(id) => (14 << 28) | (id & MARK_ID_MASK),
-            // from here on those that need no number of a statement
             Self::Changed => 15 << 28,
         }
     }
@@ -119,6 +124,8 @@ impl Mark {
             12 => Self::Shape(id),
             13 => Self::Told(id),
             14 => Self::Proof(id),
+            15 if id == 1 => Self::Sequences,
+            15 if id == 2 => Self::Restore,
             15 => Self::Changed,
             _ => Self::None,
         }
@@ -128,7 +135,6 @@ impl Mark {
 /// Whose request it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Owner {
-    /// A session's.
     Session(SessionId),
     /// A session's that has left, was cancelled or was issued again elsewhere: the reply is swallowed.
     Orphan,
@@ -227,6 +233,8 @@ pub(crate) enum Work {
 pub(crate) enum Goodbye {
     NotSaid,
     Said,
+    /// And the client whose connection it is has been told so.
+    ToldClient,
 }
 
 /// Whether the last message written to a connection is there whole.
@@ -360,7 +368,6 @@ pub(crate) struct Server {
 pub(crate) enum Question {
     None,
     Asked,
-    /// The session can go on.
     Answered,
 }
 
@@ -378,9 +385,7 @@ pub(crate) enum ServerUnnamed {
 /// What a connection did before something was written to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Before {
-    /// Nothing was owed.
     Idle,
-    /// It worked.
     Busy,
 }
 
@@ -581,6 +586,7 @@ mod tests {
             Mark::Dress,
             Mark::Probe,
             Mark::Evict(3),
+            Mark::Restore,
             Mark::Luggage,
             Mark::Shape(4),
             Mark::Told(5),

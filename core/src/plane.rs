@@ -52,13 +52,13 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
         bail!("{} cores are more than the 256 that cancel keys can name; set runtime.cores", cores.len());
     }
     let tls = TlsState::load(&config)?;
-    let directory = Directory::new(&config);
     let config = Arc::new(config);
+    let directory = Directory::new(&config, tls);
     let (keeper, catalog_requests) = crossbeam::channel::unbounded();
     let (lines, line_requests) = crossbeam::channel::unbounded();
     let (clerk, asks) = crossbeam::channel::unbounded();
     let (desk, petitions) = crossbeam::channel::unbounded();
-    let board = Arc::new(Board::new(&config, (directory, tls), cores.len(), Asked { keeper, lines, clerk, desk }));
+    let board = Arc::new(Board::new(&config, directory, cores.len(), Asked { keeper, lines, clerk, desk }));
     let mut sockets = Sockets::open(&config, passed, cores.len())?;
     let (places, files) = (sockets.places.join(","), std::mem::take(&mut sockets.files));
 
@@ -77,7 +77,7 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     start_asking(running.handles(), &board, catalog_requests, asks)?;
     let handles = running.handles().to_vec();
     std::thread::Builder::new().name("listeners".to_owned()).spawn(move || line::run(&line_requests, &handles))?;
-    tls::watch(&config, &board, running.handles().to_vec())?;
+    tls::watch(&board, running.handles().to_vec())?;
     upstream::watch(&board, running.handles().to_vec())?;
     if let Some(listener) = sockets.statistics {
         let (handles, board) = (running.handles().to_vec(), Arc::clone(&board));

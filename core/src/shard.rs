@@ -18,6 +18,7 @@ use stats::{PoolStats, ShardStats};
 use crate::admin::pinned::PinLog;
 use crate::admin::{Levers, Order, Record, Withdrawal};
 use crate::bound::LineId;
+use crate::cancel::told::Told;
 use crate::cancel::{CancelConnection, random_secret};
 use crate::catalog::keeper::{DatabaseKey, News};
 use crate::clerk::Answer;
@@ -34,7 +35,7 @@ use crate::session::{Phase, Place, Session, SessionId, Start};
 use crate::slab::{Key, Slab, TokenKind};
 use crate::statement::Interner;
 use crate::tls::TlsState;
-use crate::upstream::Places;
+use crate::upstream::{Map, Places};
 
 mod board;
 
@@ -80,6 +81,8 @@ pub(crate) enum Message {
     Client(Box<Newcomer>),
     /// A cancel request for one of its sessions.
     Cancel { index: u32, secret: u32 },
+    /// The same, for whoever was told this process id of a backend.
+    CancelTold { process_id: u32, secret: u32 },
     /// Stop: let transactions finish until then.
     Drain(Instant),
     /// A shard whose clients wait asks for a connection of this pool.
@@ -94,10 +97,8 @@ pub(crate) enum Message {
     Lent(Box<Lent>),
     /// News of a database's catalog.
     Catalog(News),
-    /// Certificates have changed.
-    Tls(Arc<TlsState>),
-    /// Databases are elsewhere.
-    Places(Arc<[Places]>),
+    /// Databases are elsewhere, or certificates have changed.
+    Map(Arc<Map>),
     /// What a line has to tell; see [`crate::listen`].
     Line(Box<LineNews>),
     /// What was asked about somebody who wants to come in.
@@ -122,6 +123,8 @@ pub(crate) struct Shard {
     pub(crate) sessions: Slab<Session>,
     pub(crate) servers: Slab<Server>,
     pub(crate) cancels: Slab<CancelConnection>,
+    /// Sessions that were told the process id of their backend.
+    pub(crate) told: Told,
     pub(crate) pools: Vec<Pool>,
     /// Pools by database and user.
     pub(crate) pool_index: HashMap<(String, String), PoolId>,
@@ -168,15 +171,17 @@ pub(crate) struct Listener {
 
 impl Shard {
     pub(crate) fn new(config: Arc<Config>, board: Arc<Board>, core: u16, listeners: Vec<Listener>) -> Self {
+        let map = board.directory.map();
         let is_unix = listeners.iter().map(|listener| listener.is_unix).collect();
         Self {
             config,
-            tls: Arc::clone(&board.tls),
-            places: board.directory.all().into(),
+            tls: Arc::clone(&map.tls),
+            places: Arc::clone(&map.places),
             board,
             sessions: Slab::default(),
             servers: Slab::default(),
             cancels: Slab::default(),
+            told: Told::default(),
             pools: Vec::new(),
             pool_index: HashMap::new(),
             interner: Interner::default(),
@@ -317,6 +322,7 @@ impl Shard {
         self.cancel_console(io, id, Withdrawal::Gone);
         self.drop_ears(io, id);
         if let Some(session) = self.sessions.remove(id) {
+            self.forget_told(id, session.told);
             self.board.leave(io.shard());
             if !matches!(session.phase, Phase::Ready | Phase::Console(_) | Phase::Leaving(_)) {
                 self.stats.login_failures += 1;
@@ -502,6 +508,7 @@ impl Reactor for Shard {
         match message {
             Message::Client(newcomer) => self.adopt(io, newcomer),
             Message::Cancel { index, secret } => self.cancel_session(io, index, secret),
+            Message::CancelTold { process_id, secret } => self.cancel_told(io, process_id, secret),
             Message::Drain(until) => self.drain(io, until),
             Message::AskPermit { question, from } => self.on_ask_permit(io, question, from),
             Message::AskSlot { line, from } => self.on_ask_slot(io, line, from),
@@ -510,8 +517,10 @@ impl Reactor for Shard {
             Message::Lent(lent) => self.on_lent(io, *lent),
             Message::Catalog(news) => self.on_news(&news),
             Message::Line(news) => self.on_line_news(io, *news),
-            Message::Tls(state) => self.on_tls_state(state),
-            Message::Places(places) => self.on_places(io, &places),
+            Message::Map(map) => {
+                self.on_tls_state(Arc::clone(&map.tls));
+                self.on_places(io, &map.places);
+            }
             Message::Found(answer) => self.on_found(io, *answer),
             Message::Admin(order) => self.on_order(io, *order),
             Message::Snapshot(reply) => {

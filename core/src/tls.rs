@@ -214,7 +214,7 @@ fn private_key(path: &Path) -> anyhow::Result<PrivateKeyDer<'static>> {
 }
 
 /// When each file that is named was changed last, and which file it is.
-type Stamps = Vec<(PathBuf, Option<(SystemTime, u64)>)>;
+pub(crate) type Stamps = Vec<(PathBuf, Option<(SystemTime, u64)>)>;
 
 fn stamps(config: &Config) -> Stamps {
     let listen = &config.listen.tls;
@@ -234,35 +234,25 @@ fn stamps(config: &Config) -> Stamps {
 ///
 /// # Errors
 /// When there can be no thread.
-pub(crate) fn watch(config: &Arc<Config>, board: &Arc<Board>, shards: Vec<ShardHandle<Message>>) -> io::Result<()> {
-    let seen = board.tls.stamps.clone();
+pub(crate) fn watch(board: &Arc<Board>, shards: Vec<ShardHandle<Message>>) -> io::Result<()> {
+    let mut seen = board.directory.map().tls.stamps.clone();
     if !seen.is_empty() {
-        let config = Arc::clone(config);
-        std::thread::Builder::new()
-            .name("certificates".to_owned())
-            .spawn(move || keep_watching(&config, &shards, seen))?;
+        let board = Arc::clone(board);
+        let keep_watching = move || loop {
+            std::thread::sleep(LOOK_PAUSE);
+            board.directory.renew(&mut seen, &shards);
+        };
+        std::thread::Builder::new().name("certificates".to_owned()).spawn(keep_watching)?;
     }
     Ok(())
 }
 
-fn keep_watching(config: &Config, shards: &[ShardHandle<Message>], mut seen: Stamps) {
-    loop {
-        std::thread::sleep(LOOK_PAUSE);
-        let now = stamps(config);
-        if now == seen {
-            continue;
-        }
-        match TlsState::load(config) {
-            Ok(state) => {
-                let state = Arc::new(state);
-                for shard in shards {
-                    shard.post(Message::Tls(Arc::clone(&state)));
-                }
-                tracing::info!("certificates have changed; new connections get the new ones");
-            }
-            // perhaps the other half is still to come; it is told once per change
-            Err(error) => tracing::warn!("certificates have changed and cannot be used; the old ones stay: {error:#}"),
-        }
-        seen = now;
+/// Reads the files if they are not those that were seen.
+pub(crate) fn read_again(config: &Config, seen: &mut Stamps) -> Option<anyhow::Result<TlsState>> {
+    let now = stamps(config);
+    if now == *seen {
+        return None;
     }
+    *seen = now;
+    Some(TlsState::load(config))
 }

@@ -4,19 +4,22 @@
 //! are sent what has changed; what they have of it is theirs. Who cannot be looked up keeps the addresses it had: a resolver
 //! that fails must not take a service down.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use config::{Config, Dns, SessionAttrs, Upstream};
-use crossbeam::channel::unbounded;
+use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use runtime::{Address, ShardHandle};
 
 use crate::shard::{Board, Message};
+use crate::tls::{self, Hosts, Stamps, TlsState};
 
 /// How long names are waited for when the process starts; who takes longer is found later.
 const START_MAX: Duration = Duration::from_secs(5);
+/// Pause where there are no names.
+const PAUSE_MAX: Duration = Duration::from_secs(3600);
 /// How long a look-up may take before it counts as failed.
 const ANSWER_MAX: Duration = Duration::from_secs(30);
 
@@ -53,48 +56,106 @@ struct Known {
 #[derive(Debug)]
 pub(crate) struct Directory {
     dns: Dns,
-    /// Hosts of each database, in the configuration's order.
-    hosts: Vec<Vec<Upstream>>,
     state: Mutex<State>,
+    /// Ends the pause between two look-ups.
+    wake: (Sender<()>, Receiver<()>),
 }
 
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct State {
+    /// Hosts of each database, in the configuration's order.
+    hosts: Vec<Vec<Upstream>>,
     names: BTreeMap<String, Known>,
     places: Vec<Places>,
+    config: Arc<Config>,
+    tls: Arc<TlsState>,
+}
+
+/// Where databases are and how their hosts are encrypted: what belongs together, as shards are told of it.
+pub(crate) struct Map {
+    pub(crate) places: Arc<[Places]>,
+    pub(crate) tls: Arc<TlsState>,
 }
 
 /// What has come of looking a name up.
 type Outcome = (String, Result<Vec<IpAddr>, String>);
 
+impl State {
+    fn map(&self) -> Arc<Map> {
+        Arc::new(Map { places: self.places.clone().into(), tls: Arc::clone(&self.tls) })
+    }
+
+    /// Whoever changes something posts it before it lets go of the lock, so that shards hear of changes in their order.
+    fn post(&self, shards: &[ShardHandle<Message>]) {
+        let map = self.map();
+        shards.iter().for_each(|shard| shard.post(Message::Map(Arc::clone(&map))));
+    }
+
+    fn learn(&mut self, outcomes: Vec<Outcome>, dns: Dns) {
+        for (name, outcome) in outcomes {
+            if let Some(known) = self.names.get_mut(&name) {
+                known.learn(&name, outcome, dns);
+            }
+        }
+    }
+
+    fn find_places(&self) -> Vec<Places> {
+        self.hosts.iter().map(|hosts| places_of(hosts, &self.names)).collect()
+    }
+}
+
 impl Directory {
     /// Looks all names up.
-    pub(crate) fn new(config: &Config) -> Self {
+    pub(crate) fn new(config: &Arc<Config>, tls: TlsState) -> Self {
+        let (names, places, tls) = (BTreeMap::new(), Vec::new(), Arc::new(tls));
+        let state = State { hosts: Vec::new(), names, places, config: Arc::clone(config), tls: Arc::clone(&tls) };
+        let directory = Self { dns: config.dns, state: Mutex::new(state), wake: bounded(1) };
+        directory.move_to(config, tls, &[]);
+        directory
+    }
+
+    /// Databases are where this configuration says. Names that are new are waited for, but not for long.
+    pub(crate) fn move_to(&self, config: &Arc<Config>, tls: Arc<TlsState>, shards: &[ShardHandle<Message>]) {
         let hosts: Vec<Vec<Upstream>> = config
             .databases
             .iter()
             .map(|database| database.hosts.iter().map(|host| host.upstream(database.port)).collect())
             .collect();
-        let now = Instant::now();
-        let mut names = BTreeMap::new();
-        for upstream in hosts.iter().flatten() {
-            if let Upstream::Named(name, _) = upstream {
-                names.insert(name.clone(), Known { addresses: Vec::new(), next_at: now, failure: None });
-            }
+        let named: BTreeSet<&String> = hosts.iter().flatten().filter_map(Upstream::name).collect();
+        let new = {
+            let state = self.state();
+            named.iter().filter(|name| !state.names.contains_key(**name)).map(|name| (*name).clone()).collect()
+        };
+        let outcomes = look_up_all(new, START_MAX);
+        let mut state = self.state();
+        let mut old = std::mem::take(&mut state.names);
+        for name in named {
+            let known = old.remove(name).unwrap_or_else(Known::nothing);
+            state.names.insert(name.clone(), known);
         }
-        let directory = Self { dns: config.dns, hosts, state: Mutex::new(State { names, places: Vec::new() }) };
-        directory.refresh(now, START_MAX);
-        directory
+        state.learn(outcomes, self.dns);
+        state.hosts = hosts;
+        state.places = state.find_places();
+        state.config = Arc::clone(config);
+        state.tls = tls;
+        state.post(shards);
+        // full means that it will look anyway
+        let _woken: Result<(), _> = self.wake.0.try_send(());
     }
 
-    /// Where all databases are, in the configuration's order.
-    pub(crate) fn all(&self) -> Vec<Places> {
-        self.state().places.clone()
+    /// All of it.
+    pub(crate) fn map(&self) -> Arc<Map> {
+        self.state().map()
     }
 
     /// Where a database is.
     pub(crate) fn places(&self, number: usize) -> Places {
         self.state().places.get(number).cloned().unwrap_or_default()
+    }
+
+    /// How the hosts of a database are encrypted.
+    pub(crate) fn tls(&self, number: usize) -> Hosts {
+        self.state().tls.servers.get(number).cloned().unwrap_or_default()
     }
 
     /// All names.
@@ -108,46 +169,57 @@ impl Directory {
         state.names.iter().map(row).collect()
     }
 
+    /// Reads certificates again if their files are not those that were seen; shards are told what has come of it.
+    pub(crate) fn renew(&self, seen: &mut Stamps, shards: &[ShardHandle<Message>]) {
+        let mut state = self.state();
+        match tls::read_again(&state.config, seen) {
+            None => {}
+            Some(Ok(new)) => {
+                state.tls = Arc::new(new);
+                state.post(shards);
+                tracing::info!("certificates have changed; new connections get the new ones");
+            }
+            // perhaps the other half is still to come; it is told once per change
+            Some(Err(error)) => {
+                tracing::warn!("certificates have changed and cannot be used; the old ones stay: {error:#}");
+            }
+        }
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         // nobody leaves it half changed
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Looks up the names whose time has come; gives whether some place is another one now.
-    fn refresh(&self, now: Instant, limit: Duration) -> Change {
-        let due: Vec<String> = {
-            let state = self.state();
-            state.names.iter().filter(|(_, known)| known.next_at <= now).map(|(name, _)| name.clone()).collect()
-        };
-        let outcomes = look_up_all(due, limit);
+    /// Looks up the names whose time has come; shards are told when some place is another one now.
+    fn refresh(&self, shards: &[ShardHandle<Message>]) {
+        let (now, state) = (Instant::now(), self.state());
+        let due = state.names.iter().filter(|(_, known)| known.next_at <= now).map(|(name, _)| name.clone()).collect();
+        drop(state);
+        let outcomes = look_up_all(due, ANSWER_MAX);
         let mut state = self.state();
-        for (name, outcome) in outcomes {
-            if let Some(known) = state.names.get_mut(&name) {
-                known.learn(&name, outcome, self.dns);
-            }
+        state.learn(outcomes, self.dns);
+        let places = state.find_places();
+        if state.places != places {
+            state.places = places;
+            state.post(shards);
         }
-        let places: Vec<Places> = self.hosts.iter().map(|hosts| places_of(hosts, &state.names)).collect();
-        if state.places == places {
-            return Change::None;
-        }
-        state.places = places;
-        Change::Some
     }
 
-    /// When the next name is to be looked up; none if there are no names.
-    fn next_at(&self) -> Option<Instant> {
-        self.state().names.values().map(|known| known.next_at).min()
+    /// Waits until the next name is to be looked up.
+    fn pause(&self) {
+        let next = self.state().names.values().map(|known| known.next_at).min();
+        let at = next.unwrap_or_else(|| Instant::now() + PAUSE_MAX);
+        // whether somebody woke us or the time is over, we look again
+        let _woken: Result<(), _> = self.wake.1.recv_deadline(at);
     }
-}
-
-/// Whether something has changed.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Change {
-    None,
-    Some,
 }
 
 impl Known {
+    fn nothing() -> Self {
+        Self { addresses: Vec::new(), next_at: Instant::now(), failure: None }
+    }
+
     fn learn(&mut self, name: &str, outcome: Result<Vec<IpAddr>, String>, dns: Dns) {
         let now = Instant::now();
         match outcome {
@@ -225,23 +297,13 @@ fn places_of(hosts: &[Upstream], names: &BTreeMap<String, Known>) -> Places {
 /// # Errors
 /// When there can be no thread.
 pub(crate) fn watch(board: &Arc<Board>, shards: Vec<ShardHandle<Message>>) -> std::io::Result<()> {
-    if board.directory.next_at().is_some() {
-        let board = Arc::clone(board);
-        std::thread::Builder::new().name("names".to_owned()).spawn(move || keep_watching(&board.directory, &shards))?;
-    }
+    let board = Arc::clone(board);
+    let keep_watching = move || loop {
+        board.directory.pause();
+        board.directory.refresh(&shards);
+    };
+    std::thread::Builder::new().name("names".to_owned()).spawn(keep_watching)?;
     Ok(())
-}
-
-fn keep_watching(directory: &Directory, shards: &[ShardHandle<Message>]) {
-    while let Some(at) = directory.next_at() {
-        std::thread::sleep(at.saturating_duration_since(Instant::now()));
-        if directory.refresh(Instant::now(), ANSWER_MAX) == Change::Some {
-            let places: Arc<[Places]> = directory.all().into();
-            for shard in shards {
-                shard.post(Message::Places(Arc::clone(&places)));
-            }
-        }
-    }
 }
 
 /// Why a server is not what is wanted, by the parameters that it reports when it lets us in.

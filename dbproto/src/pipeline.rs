@@ -266,16 +266,16 @@ impl Pipeline {
         self.dropped.drain(..)
     }
 
+    /// What is owed next.
+    #[must_use]
+    pub fn head(&self) -> Option<Owed> {
+        self.queue.front().copied()
+    }
+
     /// Whether the backend owes nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.queue.is_empty()
-    }
-
-    /// The item whose answer comes next.
-    #[must_use]
-    pub fn head(&self) -> Option<Owed> {
-        self.queue.iter().find(|item| item.expect != Expect::CopyEnd).copied()
     }
 
     /// Outstanding items.

@@ -156,6 +156,37 @@ fn hosts_are_tried_in_their_order_and_the_first_is_used_again_when_it_is_back() 
 }
 
 #[test]
+fn a_reload_moves_a_database() {
+    let database = cluster().make_database();
+    let plane = Plane::before(cluster())
+        .console("admin_users", &[SUPERUSER])
+        .database("*", &[("host", "127.0.0.1".into())])
+        .start();
+    let (mut admin, mut busy, mut other) =
+        (plane.client("optimacore"), plane.client(&database), plane.client(&database));
+    busy.query("BEGIN");
+    assert_eq!(busy.query(WHERE).value(), "127.0.0.1");
+    assert_eq!(other.query(WHERE).value(), "127.0.0.1");
+    plane.edit_config(|text| text.replace("host = \"127.0.0.1\"", "host = \"localhost:1,127.0.0.2\""));
+    assert_eq!(admin.query("RELOAD").error(), None);
+    wait_until("new connections go there", || other.query(WHERE).value() == "127.0.0.2");
+    assert_eq!(busy.query(WHERE).value(), "127.0.0.1", "a transaction goes on where it is");
+    busy.query("COMMIT");
+    assert_eq!(busy.query(WHERE).value(), "127.0.0.2");
+    wait_until("nothing is left at the old place", || connections_to(&plane, "0100007F") == 0);
+    // a name that is new is looked up from now on
+    assert!(addresses_of(&mut admin, "localhost").contains("127.0.0.1"));
+    // the reader of the catalog has gone along, so reads are shared as before
+    wait_until("the catalog is read there", || connections_to(&plane, "0200007F") >= 2);
+    let refused = "target_session_attrs = \"standby\"\nhost = ";
+    plane.edit_config(|text| text.replace("host = ", refused));
+    assert_eq!(admin.query("RELOAD").error(), None);
+    wait_until("no server is wanted any more", || {
+        rows(&mut admin, "SHOW SERVERS").is_empty() && connections_to(&plane, "0200007F") == 0
+    });
+}
+
+#[test]
 fn a_standby_is_passed_over_where_sessions_must_write() {
     let primary = Cluster::start();
     let standby = Cluster::replica_of(&primary);

@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::{
-    Config, Database, Limits, Pool, PoolMode, PoolOverrides, SessionAttrs, Share, Timeout, TimeoutOverrides, User,
+    Config, Database, Limits, Pool, PoolMode, PoolOverrides, SequenceState, ServerClean, SessionAttrs, Share, Timeout,
+    TimeoutOverrides, User,
 };
 
 mod secure;
@@ -147,7 +148,8 @@ impl Config {
             Some(("limits" | "pool" | "log" | "admin", _)) => true,
             // a name may hold dots; the pool's keys hold none
             Some(("database", rest)) => {
-                rest.ends_with(".max_connections")
+                [".host", ".port", ".target_session_attrs"].iter().any(|key| rest.ends_with(key))
+                    || rest.ends_with(".max_connections")
                     || rest.ends_with(".max_client_connections")
                     || rest.rsplit_once('.').is_some_and(|(of, _)| of.ends_with(".pool"))
             }
@@ -176,6 +178,9 @@ impl Config {
         for database in &mut adopted.databases {
             if let Some(now) = new.databases.iter().find(|now| now.name == database.name) {
                 database.pool = now.pool;
+                database.hosts.clone_from(&now.hosts);
+                database.port = now.port;
+                database.target_session_attrs = now.target_session_attrs;
                 database.max_connections = now.max_connections;
                 database.max_client_connections = now.max_client_connections;
             }
@@ -248,6 +253,10 @@ fn set_pool(pool: &mut Pool, key: &str, value: &str) -> Result<(), String> {
         }
         "share_pipes" => pool.share_pipes = Some(positive(value)?),
         "share_depth" => pool.share_depth = positive(value)?,
+        "server_clean" => pool.server_clean = one_of(value, &ServerClean::ALL.map(|clean| (clean.name(), clean)))?,
+        "sequence_state" => {
+            pool.sequence_state = one_of(value, &SequenceState::ALL.map(|state| (state.name(), state)))?;
+        }
         "min_pool_size" => pool.min_pool_size = number(value)?,
         "reserve_pool_size" => pool.reserve_pool_size = number(value)?,
         "reserve_pool_timeout" => pool.reserve_pool_timeout = read_duration(value)?,
@@ -260,6 +269,12 @@ fn set_pool(pool: &mut Pool, key: &str, value: &str) -> Result<(), String> {
         _ => return Err(format!("there is no setting \"pool.{key}\"")),
     }
     Ok(())
+}
+
+fn one_of<T: Copy>(value: &str, choices: &[(&str, T)]) -> Result<T, String> {
+    let found = choices.iter().find(|(name, _)| *name == value).map(|(_, choice)| *choice);
+    let names = || choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    found.ok_or_else(|| format!("\"{value}\" is none of {}", names()))
 }
 
 fn number(value: &str) -> Result<u32, String> {
@@ -326,6 +341,8 @@ impl From<Pool> for PoolOverrides {
             share: Some(pool.share),
             share_pipes: pool.share_pipes,
             share_depth: Some(pool.share_depth),
+            server_clean: Some(pool.server_clean),
+            sequence_state: Some(pool.sequence_state),
             min_pool_size: Some(pool.min_pool_size),
             reserve_pool_size: Some(pool.reserve_pool_size),
             reserve_pool_timeout: Some(pool.reserve_pool_timeout),
@@ -353,6 +370,8 @@ fn overrides(out: &mut Vec<Entry>, of: &str, pool: &PoolOverrides) {
     optional(out, &key("share"), pool.share.map(Share::name));
     optional(out, &key("share_pipes"), pool.share_pipes);
     optional(out, &key("share_depth"), pool.share_depth);
+    optional(out, &key("server_clean"), pool.server_clean.map(ServerClean::name));
+    optional(out, &key("sequence_state"), pool.sequence_state.map(SequenceState::name));
     optional(out, &key("min_pool_size"), pool.min_pool_size);
     optional(out, &key("reserve_pool_size"), pool.reserve_pool_size);
     optional(out, &key("reserve_pool_timeout"), pool.reserve_pool_timeout.map(duration));
@@ -376,6 +395,8 @@ fn list_database(out: &mut Vec<Entry>, database: &Database) {
     optional(out, &key("max_connections"), database.max_connections);
     optional(out, &key("max_client_connections"), database.max_client_connections);
     optional(out, &key("connect_query"), database.connect_query.as_ref());
+    let settings: Vec<String> = database.settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    optional(out, &key("settings"), (!settings.is_empty()).then(|| list(&settings)));
     secure::server(out, &format!("database.{}", database.name), &database.tls);
     overrides(out, &key("pool"), &database.pool);
 }
@@ -435,6 +456,24 @@ mod tests {
             assert_eq!(Config::effect_of(&difference.key), Effect::Restart, "{difference}");
         }
         assert!(new.diff(&new).live.is_empty() && new.diff(&new).restart.is_empty());
+    }
+
+    #[test]
+    fn a_database_moves_at_once() {
+        let old = config("");
+        let text = LEAST.replace("\"::1\"", "\"a,b\"\nport = 5433\ntarget_session_attrs = \"primary\"");
+        let diff = old.diff(&Config::parse(&text, "new").unwrap());
+        assert!(diff.restart.is_empty(), "{:?}", diff.restart);
+        assert_eq!(
+            shown(&diff.live),
+            [
+                "database.app.host: ::1 -> a,b",
+                "database.app.port: 5432 -> 5433",
+                "database.app.target_session_attrs: not set -> primary"
+            ]
+        );
+        assert!(diff.live.iter().all(|difference| Config::effect_of(&difference.key) == Effect::Live));
+        assert_eq!(diff.adopted.databases[0].hosts.len(), 2);
     }
 
     #[test]

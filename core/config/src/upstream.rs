@@ -51,6 +51,17 @@ pub enum Upstream {
     Named(String, u16),
 }
 
+impl Upstream {
+    /// The name that is to be looked up.
+    #[must_use]
+    pub fn name(&self) -> Option<&String> {
+        match self {
+            Self::Named(name, _) => Some(name),
+            Self::Tcp(_) | Self::Unix(_) => None,
+        }
+    }
+}
+
 impl Host {
     /// Where it is, with the database's port.
     #[must_use]

@@ -3,11 +3,14 @@
 //! What can be changed at once is changed as a whole, everywhere; what cannot is told and waits for a restart. A file that
 //! has an error changes nothing.
 
+use std::sync::Arc;
+
 use config::{Config, Difference, Effect};
 
 use crate::admin::Refusal;
 use crate::admin::desk::Desk;
 use crate::admin::ending::Ending;
+use crate::tls::TlsState;
 
 impl Desk {
     /// Reads the file anew; gives what there is to know about it.
@@ -34,10 +37,30 @@ impl Desk {
             hint: Some("`ctl check` tells the same without changing anything."),
         })?;
         let diff = self.config.diff(&new);
+        // before anything is changed
+        let tls = self.tls_elsewhere(&diff.adopted)?;
         if !diff.live.is_empty() {
             self.adopt(diff.adopted);
         }
-        Ok(notices(&diff.live, &diff.restart))
+        if let Some(tls) = tls {
+            self.board.directory.move_to(&self.config, Arc::new(tls), &self.shards);
+        }
+        let mut notices = notices(&diff.live, &diff.restart);
+        notices.extend(config::pgbouncer::remarks(&self.file));
+        Ok(notices)
+    }
+
+    /// What hosts are encrypted with, if databases move by this configuration.
+    fn tls_elsewhere(&self, new: &Config) -> Result<Option<TlsState>, Refusal> {
+        if self.config.databases.iter().zip(&new.databases).all(|(old, new)| old.is_where(new)) {
+            return Ok(None);
+        }
+        TlsState::load(new).map(Some).map_err(|error| Refusal {
+            sqlstate: "F0000",
+            message: "certificates cannot be used; nothing was changed".to_owned(),
+            detail: Some(format!("{error:#}")),
+            hint: None,
+        })
     }
 
     /// Changes one key until the next reload.

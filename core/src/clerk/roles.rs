@@ -128,6 +128,7 @@ impl Roles {
                 ("statement_timeout", "10000"),
             ];
             self.target.places = self.board.directory.places(self.number);
+            self.target.tls = self.board.directory.tls(self.number);
             let mut link = Link::open_with(&self.target, &settings).map_err(Trouble::Fresh)?;
             let kind = link.query("SHOW password_encryption").map_err(Trouble::Fresh)?;
             let kind = kind.first().and_then(|row| row.first()).cloned().flatten();

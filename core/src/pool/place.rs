@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 use config::TlsMode;
 use runtime::Address;
 
-use crate::pipe::{List, ServerId};
+use crate::pipe::{List, Server, ServerId};
+use crate::pool::open::written;
 use crate::pool::{PoolId, Target};
 use crate::shard::{Shard, World};
 use crate::tls::Upstream;
@@ -128,26 +129,33 @@ impl Shard {
         self.places = Arc::clone(all);
         for id in (0..self.pools.len()).filter_map(|index| u32::try_from(index).ok()).map(PoolId) {
             let Some(pool) = self.pools.get_mut(id.0 as usize) else { continue };
-            let Some(places) = all.get(pool.database.0).filter(|places| **places != pool.target.places) else {
-                continue;
+            let Some(database) = self.config.databases.get(pool.database.0) else { continue };
+            let Some(places) = all.get(pool.database.0) else { continue };
+            let scope = match (*places == pool.target.places, database.target_session_attrs == pool.target.attrs) {
+                (true, true) => continue,
+                (false, true) => Leaving::Elsewhere,
+                (_, false) => Leaving::All,
             };
+            pool.target.host = written(database);
+            pool.target.attrs = database.target_session_attrs;
             pool.target.places = Arc::clone(places);
             pool.fates.keep(places);
             if let Some(news) = &pool.news {
                 news.watch.retarget(pool.target.clone());
             }
-            self.leave_places(io, id);
+            self.leave_places(io, id, scope);
             self.serve(io, id);
             self.hurry(io);
         }
     }
 
     /// Connections to where the database is not any more end as soon as they are free.
-    fn leave_places(&mut self, io: &mut World<'_>, id: PoolId) {
+    fn leave_places(&mut self, io: &mut World<'_>, id: PoolId, scope: Leaving) {
         let Some(pool) = self.pool(id) else { return };
         let old = |server: &ServerId| {
             let server = self.servers.get(*server);
-            server.is_some_and(|server| server.pool == id && !pool.target.holds(&server.address))
+            let goes = |server: &Server| scope == Leaving::All || !pool.target.holds(&server.address);
+            server.is_some_and(|server| server.pool == id && goes(server))
         };
         let servers: Vec<ServerId> = self.servers.keys().into_iter().filter(old).collect();
         for id in servers {
@@ -165,6 +173,15 @@ impl Shard {
             }
         }
     }
+}
+
+/// Which connections are left.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Leaving {
+    /// Those to other places.
+    Elsewhere,
+    /// All: another kind of server is wanted.
+    All,
 }
 
 /// Before the first generation of any pool's connections.

@@ -20,6 +20,8 @@ pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owe
         | Mark::Dress
         | Mark::Probe
         | Mark::Luggage
+        | Mark::Sequences
+        | Mark::Restore
         | Mark::Shape(_)
         | Mark::Told(_)
         | Mark::Proof(_)
@@ -39,6 +41,8 @@ pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owe
         | Mark::Proof(_)
         | Mark::Changed
         | Mark::Luggage
+        | Mark::Sequences
+        | Mark::Restore
         | Mark::None
         | Mark::OwnParse(_)
         | Mark::OwnUnnamed

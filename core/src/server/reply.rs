@@ -15,12 +15,11 @@ use runtime::reactor::LOW_WATER;
 use crate::deadline::query_timeout_report;
 use crate::pace::Paces;
 use crate::pipe::{
-    Asked, Delivery, Flow, Goodbye, List, Luggage, Mark, Owner, Server, ServerId, ServerUnnamed, Soil, Streaming,
-    WorkFailure,
+    Asked, Delivery, Flow, List, Luggage, Mark, Owner, Server, ServerId, ServerUnnamed, Soil, Streaming, WorkFailure,
 };
 use crate::pool::Pool;
 use crate::pool::statement::refusal;
-use crate::server::lose;
+use crate::server::lost::lose;
 use crate::session::setting::Setting;
 use crate::session::{Carrying, Resetting, Session, SessionId};
 use crate::shard::{Shard, World};
@@ -39,6 +38,8 @@ const JUDGED_LEN_MAX: usize = 1024 * 1024;
 const SHARED_REPLY_MAX: usize = 64 * 1024;
 /// Unsent bytes of a client above which its server connection is not read from.
 pub(crate) const CLIENT_HIGH_WATER: usize = 256 * 1024;
+
+mod refusal;
 
 /// Whether a message is a part of a reply, rather than its end.
 const fn outcome_is_not_ready(tag: u8) -> bool {
@@ -254,9 +255,8 @@ impl Shard {
             Outcome::Ready(owed, status) => reply.ready(owed, status, now)?,
             Outcome::Copy(audience, _) => reply.copy(audience)?,
             Outcome::Farewell => {
-                reply.server.said_goodbye = Goodbye::Said;
                 tracing::info!(message = %String::from_utf8_lossy(ErrorFields::new(body).get(b'M').unwrap_or_default()), "PostgreSQL ends a connection");
-                Placed::NOWHERE
+                reply.fatal()
             }
         };
         if placed.to.is_some()
@@ -334,8 +334,11 @@ impl Reply<'_> {
             }
         }
         // on a shared pipe values and notifications belong to nobody; notices belong to the request that is being answered
-        let held =
-            self.server.list == List::Exclusive || (self.server.findings.is_some() && self.server.holder.is_some());
+        let held = match tag {
+            // what our own dressing changes, the client knows already
+            b'S' => self.server.list == List::Exclusive || self.server.findings.is_some(),
+            _ => true,
+        } && (self.server.list == List::Exclusive || self.server.holder.is_some());
         let wanted = tag == b'N' || held;
         Placed::at(self.to.filter(|_| wanted))
     }
@@ -361,6 +364,10 @@ impl Reply<'_> {
 
     fn part(&mut self, audience: Audience, tag: u8, body: &[u8]) -> Placed {
         if tag == b'C' && audience == Audience::Client {
+            if body == b"SET\0" && self.server.pipeline.head().is_some_and(|head| Mark::of(head) == Mark::Restore) {
+                // our own words behind the client's
+                return Placed::NOWHERE;
+            }
             self.command_tag(body);
         } else if tag == b't' {
             self.note_types(body);
@@ -401,7 +408,9 @@ impl Reply<'_> {
             | Mark::Clean
             | Mark::Dress
             | Mark::Changed
-            | Mark::Probe => {}
+            | Mark::Probe
+            | Mark::Restore
+            | Mark::Sequences => {}
             Mark::Luggage => {
                 if let Some(request) = self.server.in_flight.front_mut() {
                     request.luggage = Luggage::Done;
@@ -414,12 +423,18 @@ impl Reply<'_> {
     fn error(&mut self, owed: Owed, body: &[u8]) -> Result<Placed, String> {
         let fields = ErrorFields::new(body);
         let fatal = fields.get(b'V').is_some_and(|severity| severity == b"FATAL" || severity == b"PANIC");
-        self.pool.stats.count_error(fields.get(b'C').unwrap_or_default());
-        if fatal {
-            // the connection ends for a reason that is not the client's; what that means for it is told when it has ended
+        let mark = Mark::of(owed);
+        if mark == Mark::Sequences && !fatal {
+            // 55000: there are none; else there are some that may not be looked at
+            if let (Some(findings), false) = (&mut self.server.findings, fields.get(b'C') == Some(b"55000")) {
+                findings.add_sequences();
+            }
             return Ok(Placed::NOWHERE);
         }
-        let mark = Mark::of(owed);
+        self.pool.stats.count_error(fields.get(b'C').unwrap_or_default());
+        if fatal {
+            return Ok(self.fatal());
+        }
         if matches!(mark, Mark::Clean | Mark::Dress | Mark::Probe) {
             let text = |code| String::from_utf8_lossy(fields.get(code).unwrap_or_default()).into_owned();
             let failure = WorkFailure { during: mark, sqlstate: text(b'C'), message: text(b'M') };

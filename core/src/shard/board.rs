@@ -1,6 +1,5 @@
 //! What all shards know together.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
@@ -11,13 +10,13 @@ use runtime::ShardId;
 
 use crate::admin::Petition;
 use crate::bound::Bounds;
+use crate::cancel::told::ToldCount;
 use crate::catalog::keeper::WatchRequest;
 use crate::clerk::Ask;
 use crate::listen::alias::Aliases;
 use crate::listen::line::LineRequest;
 use crate::memory::MemoryBoard;
 use crate::throttle::Throttle;
-use crate::tls::TlsState;
 use crate::upstream::Directory;
 
 /// What all shards know together.
@@ -28,8 +27,6 @@ pub(crate) struct Board {
     pub(crate) mock_key: [u8; 32],
     /// Where each configured database is. For the control side: shards have what they were sent.
     pub(crate) directory: Directory,
-    /// What connections are encrypted with at first.
-    pub(crate) tls: Arc<TlsState>,
     /// Where users are asked for.
     pub(crate) clerk: Sender<Ask>,
     pub(crate) throttle: Throttle,
@@ -44,13 +41,15 @@ pub(crate) struct Board {
     pub(crate) lines: Sender<LineRequest>,
     /// Which client holds which backend.
     pub(crate) aliases: Aliases,
+    /// Sessions that were told the process id of their backend.
+    pub(crate) told: ToldCount,
     /// Clients of each shard.
     clients: Vec<CachePadded<AtomicU32>>,
     total: CachePadded<AtomicU32>,
 }
 
 impl Board {
-    pub(crate) fn new(config: &Config, (directory, tls): (Directory, TlsState), shards: usize, asked: Asked) -> Self {
+    pub(crate) fn new(config: &Config, directory: Directory, shards: usize, asked: Asked) -> Self {
         let mut mock_key = [0; 32];
         crate::cancel::fill_random(&mut mock_key);
         Self {
@@ -65,7 +64,7 @@ impl Board {
             desk: asked.desk,
             throttle: Throttle::new(config.auth.delay_max),
             directory,
-            tls: Arc::new(tls),
+            told: ToldCount::default(),
             clients: (0..shards).map(|_| CachePadded::default()).collect(),
             total: CachePadded::default(),
         }

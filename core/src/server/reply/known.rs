@@ -11,7 +11,7 @@ use crate::pipe::{List, Mark, Question, ServerId};
 use crate::session::{Barrier, Healing};
 use crate::shape::{Comparison, Shape};
 use crate::shard::Shard;
-use crate::statement::{NAME_PREFIX, Statement, StatementId};
+use crate::statement::{Statement, StatementId};
 
 impl Shard {
     /// A session that has waited in the middle of its request for what its statement gives goes on.
@@ -123,23 +123,6 @@ impl Reply<'_> {
             }
             Healing::No | Healing::Possible(_) => Again::No,
         }
-    }
-
-    /// An error that names a statement by a name of ours, with the session's name for it.
-    pub(super) fn with_own_names(&self, body: &[u8]) -> Option<BytesMut> {
-        let at = body.windows(NAME_PREFIX.len()).position(|part| part == NAME_PREFIX)?;
-        let (before, rest) = body.split_at_checked(at)?;
-        let digits = rest.get(NAME_PREFIX.len()..)?.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let (name, after) = rest.split_at_checked(NAME_PREFIX.len() + digits)?;
-        let statements = &self.session.as_deref()?.statements;
-        let (own, _) = statements.iter().find(|(_, statement)| statement.name().as_bytes() == name)?;
-        let mut out = BytesMut::new();
-        let written = write_frame(&mut out, b'E', |out| {
-            for piece in [before, own, after] {
-                out.extend_from_slice(piece);
-            }
-        });
-        written.is_ok().then_some(out)
     }
 }
 
