@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what building and testing need, and only what is missing: a C compiler and make, openssl, PostgreSQL, pgbouncer, systemd, strace,
-# Python and Node with the drivers and the newest PostgreSQL that the tests use. Debian 12 and its relatives.
+# Python, Node and Java with the drivers, and the newest PostgreSQL, that the tests use. Debian 12 and its relatives.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -17,6 +17,8 @@ need python3 python3
 need node nodejs
 need npm npm
 need pgbouncer pgbouncer
+need javac default-jdk-headless
+[ -e /usr/share/java/postgresql.jar ] || missing="$missing libpostgresql-jdbc-java"
 need systemd-analyze systemd
 need strace strace
 python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"

@@ -22,6 +22,7 @@ mod probe;
 mod replication;
 mod server;
 mod session;
+mod shape;
 mod shard;
 mod share;
 mod slab;

@@ -77,6 +77,14 @@ pub(crate) enum Mark {
     Restore,
     /// The end of the settings that travel with a request.
     Luggage,
+    /// Our question what a statement gives.
+    Shape(StatementId),
+    /// A client's Describe of a statement, or of a portal of it: it shows what the statement gives.
+    Told(StatementId),
+    /// A client's Bind by which Postgres judges whether what it was told still holds.
+    Proof(StatementId),
+    /// A message in the place of one whose statement does not give any more what its client was told.
+    Changed,
 }
 
 impl Mark {
@@ -86,17 +94,21 @@ impl Mark {
             Self::ClientParse(id) => (1 << 28) | (id & MARK_ID_MASK),
             Self::OwnParse(id) => (2 << 28) | (id & MARK_ID_MASK),
             Self::SyntheticParse(id) => (3 << 28) | (id & MARK_ID_MASK),
-            Self::SyntheticClose => 4 << 28,
+            Self::SyntheticClose => (15 << 28) | 3,
             Self::UnnamedParse => 5 << 28,
             Self::OwnUnnamed => 6 << 28,
             Self::Clean => 7 << 28,
             Self::Dress => 8 << 28,
             Self::Probe => 9 << 28,
-            Self::Sequences => 12 << 28,
+            Self::Sequences => (15 << 28) | 1,
             Self::Evict(id) => (10 << 28) | (id & MARK_ID_MASK),
-            Self::Restore => 13 << 28,
+            Self::Restore => (15 << 28) | 2,
             Self::Luggage => 11 << 28,
-            Self::Counted(tag) => (14 << 28) | tag.bits(),
+            Self::Counted(tag) => (4 << 28) | tag.bits(),
+            Self::Shape(id) => (12 << 28) | (id & MARK_ID_MASK),
+            Self::Told(id) => (13 << 28) | (id & MARK_ID_MASK),
+            Self::Proof(id) => (14 << 28) | (id & MARK_ID_MASK),
+            Self::Changed => 15 << 28,
         }
     }
 
@@ -116,17 +128,21 @@ impl Mark {
             1 => Self::ClientParse(id),
             2 => Self::OwnParse(id),
             3 => Self::SyntheticParse(id),
-            4 => Self::SyntheticClose,
+            4 => Self::Counted(Tag::of(id)),
             5 => Self::UnnamedParse,
             6 => Self::OwnUnnamed,
             7 => Self::Clean,
             8 => Self::Dress,
             9 => Self::Probe,
             10 => Self::Evict(id),
-            14 => Self::Counted(Tag::of(id)),
-            13 => Self::Restore,
-            12 => Self::Sequences,
             11 => Self::Luggage,
+            12 => Self::Shape(id),
+            13 => Self::Told(id),
+            14 => Self::Proof(id),
+            15 if id == 1 => Self::Sequences,
+            15 if id == 2 => Self::Restore,
+            15 if id == 3 => Self::SyntheticClose,
+            15 => Self::Changed,
             _ => Self::None,
         }
     }
@@ -135,7 +151,6 @@ impl Mark {
 /// Whose request it is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Owner {
-    /// A session's.
     Session(SessionId),
     /// A session's that has left, was cancelled or was issued again elsewhere: the reply is swallowed.
     Orphan,
@@ -332,6 +347,8 @@ pub(crate) struct Server {
     pub(crate) catalog_touched: bool,
     /// Bytes of the reply at the head so far.
     pub(crate) reply_len: usize,
+    /// The question what a statement gives, for which its holder waits.
+    pub(crate) question: Question,
     /// Names to close after the present group (see `session::write`).
     pub(crate) leftovers: Vec<Box<[u8]>>,
     /// Values the server reported.
@@ -366,6 +383,14 @@ pub(crate) struct Server {
     pub(crate) flow: Flow,
 }
 
+/// A question whose answer a session waits for in the middle of its request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Question {
+    None,
+    Asked,
+    Answered,
+}
+
 /// Which statement is the unnamed one on a connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum ServerUnnamed {
@@ -380,9 +405,7 @@ pub(crate) enum ServerUnnamed {
 /// What a connection did before something was written to it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Before {
-    /// Nothing was owed.
     Idle,
-    /// It worked.
     Busy,
 }
 
@@ -442,6 +465,7 @@ impl Server {
             dirty_reads: 0,
             catalog_touched: false,
             reply_len: 0,
+            question: Question::None,
             leftovers: Vec::new(),
             parameters: Vec::new(),
             reading: Reading::Unusual,
@@ -604,6 +628,10 @@ mod tests {
             Mark::Evict(3),
             Mark::Restore,
             Mark::Luggage,
+            Mark::Shape(4),
+            Mark::Told(5),
+            Mark::Proof(6),
+            Mark::Changed,
         ] {
             assert_eq!(Mark::of(Owed::client(Expect::Parse).marked(mark.encode())), mark);
         }

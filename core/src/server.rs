@@ -163,6 +163,7 @@ impl Shard {
             List::Exclusive => {
                 self.note_idle(io.now(), id);
                 self.go_on_in_group(id);
+                self.go_on_if_answered(id);
                 self.let_go_if_done(io, id);
             }
             List::Shared | List::Draining => self.after_shared(io, id),

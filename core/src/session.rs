@@ -40,6 +40,7 @@ pub(crate) mod parting;
 pub(crate) mod request;
 pub(crate) mod secure;
 pub(crate) mod setting;
+mod sweep;
 pub(crate) mod write;
 
 /// Names a session on its shard.
@@ -218,6 +219,20 @@ pub(crate) enum Barrier {
     Open,
     /// No: the last one changes what later ones mean.
     UntilReady,
+    /// No: whether its statement still gives what it was told is being asked.
+    UntilKnown,
+}
+
+/// What becomes of a request whose statement, as Postgres finds, gives something else than before.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Healing {
+    /// The client is told.
+    No,
+    /// It asks what it will be given, so its statement can be prepared anew and the request issued again. Its bytes, unless
+    /// they are still in the input.
+    Possible(Box<[u8]>),
+    /// That happens as soon as Postgres has passed over what was sent.
+    Due(Box<[u8]>),
 }
 
 /// How much of the client's input is passed over.
@@ -320,6 +335,7 @@ pub(crate) struct Session {
     /// Settings of users' own that it has named.
     pub(crate) custom: Vec<Box<str>>,
     pub(crate) barrier: Barrier,
+    pub(crate) healing: Healing,
     /// Changes of settings that are under way, and how many of them Postgres has accepted.
     pub(crate) settings: Vec<Setting>,
     pub(crate) settings_done: usize,
@@ -366,6 +382,11 @@ impl Session {
         self.account.waited_us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
     }
 
+    /// Whether how the request ends that is written decides what comes behind it means.
+    pub(crate) fn changes_meaning(&self) -> bool {
+        !self.settings.is_empty() || self.resetting == Resetting::Yes || self.healing != Healing::No
+    }
+
     /// A client that has just connected.
     pub(crate) fn accepted(socket: SocketId, secret: CancelSecret, peer: Option<IpAddr>, now: Instant) -> Self {
         Self {
@@ -398,6 +419,7 @@ impl Session {
             ears: None,
             custom: Vec::new(),
             barrier: Barrier::Open,
+            healing: Healing::No,
             settings: Vec::new(),
             settings_done: 0,
             shareable: None,

@@ -16,9 +16,11 @@ use crate::error::Failure;
 use crate::pipe::{Cancel, Delivery, Flow, InFlight, List, Luggage, Owner, Server, ServerId, Soil};
 use crate::pool::{Pool, PoolId};
 use crate::session::request::REQUEST_LEN_MAX;
+use crate::session::write::known::describes_itself;
 use crate::session::write::{Writer, is_query, write_shared};
 use crate::session::{Carrying, Pin, Place, Reading, Session, SessionId, Shareable, Weight};
 use crate::shard::{Shard, World};
+use crate::statement::Statement;
 use crate::verdict::{Sharing, Verdict, judge};
 
 /// A request that has been at the head for longer gives way: those behind it go elsewhere.
@@ -52,7 +54,8 @@ impl Shard {
         session.kind = 0;
         session.waiting_since = io.now();
         let home = session.home;
-        let Some(verdict) = verdict_of(session, pool, len) else { return false };
+        let state = self.interner.state(pool.catalog_state());
+        let Some(verdict) = verdict_of(session, pool, len, state) else { return false };
         if verdict.sharing == Sharing::Impossible {
             return false;
         }
@@ -282,7 +285,7 @@ fn distance(session: &Session, server: &Server) -> Option<usize> {
 }
 
 /// What is known of a whole request; none where it is not one that can be shared.
-fn verdict_of(session: &Session, pool: &Pool, len: usize) -> Option<Verdict> {
+fn verdict_of(session: &Session, pool: &Pool, len: usize, state: u64) -> Option<Verdict> {
     let settings = &pool.settings;
     let can = settings.share == config::Share::On
         && settings.mode != config::PoolMode::Session
@@ -309,14 +312,18 @@ fn verdict_of(session: &Session, pool: &Pool, len: usize) -> Option<Verdict> {
         tag::BIND => {
             // the unnamed statement of an earlier request may be gone from whatever pipe this would go to
             let bound = runs_one(request).filter(|name| !name.is_empty())?;
-            known_verdict(session, bound, catalog)
+            let statement = session.statements.get(bound)?;
+            if statement.knowledge.needs_proof(state) && describes_itself(request).is_none() {
+                // what it gives may have changed, and nobody waits on a shared pipe to find out
+                return None;
+            }
+            known_verdict(statement, catalog)
         }
         _ => None,
     }
 }
 
-fn known_verdict(session: &Session, name: &[u8], catalog: &Catalog) -> Option<Verdict> {
-    let statement = session.statements.get(name)?;
+fn known_verdict(statement: &Statement, catalog: &Catalog) -> Option<Verdict> {
     are_builtin_types(&statement.source.types).then(|| statement.verdict(catalog))
 }
 

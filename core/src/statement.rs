@@ -15,6 +15,7 @@ use dbproto::sql::{Backslash, fingerprint};
 
 use crate::catalog::Catalog;
 use crate::pool::PoolId;
+use crate::shape::Knowledge;
 use crate::tally::{Tag, Tallies, Text};
 use crate::verdict::{Verdict, judge};
 
@@ -69,6 +70,8 @@ pub(crate) struct Statement {
     fingerprint: Cell<u64>,
     /// Where it was counted last.
     tag: Cell<Tag>,
+    /// What it gives, as clients were told.
+    pub(crate) knowledge: Knowledge,
 }
 
 /// What begins every name we give to a statement on a server. A client's own unknown name that begins so is altered
@@ -93,6 +96,11 @@ impl Statement {
         let text = Text { text: &self.source.text, backslash, fingerprint: self.fingerprint.get() };
         self.tag.set(tallies.tag(pool, &text));
         self.tag.get()
+    }
+
+    /// The types of its parameters as a Parse carries them: as Postgres has found them, once that is known.
+    pub(crate) fn types(&self) -> &[u8] {
+        self.knowledge.types().unwrap_or(&self.source.types)
     }
 
     /// What this catalog says of its text, as a session reads it that reads as usual.
@@ -166,15 +174,22 @@ const SWEEP_MIN: usize = 1024;
 const SWEEP_MIN_BYTES: usize = 16 * 1024 * 1024;
 
 impl Interner {
-    /// For the source of a statement that is prepared now.
-    pub(crate) const fn generation(&self) -> u64 {
-        self.generation
+    /// What statements that are prepared now are known by, under this state of the catalog.
+    pub(crate) const fn state(&self, catalog_state: u64) -> u64 {
+        // one more of the one never makes up for one less of the other
+        catalog_state.wrapping_add(self.generation.wrapping_mul(0xff51_afd7_ed55_8ccd))
     }
 
     /// Postgres has refused a statement because its result has changed its form. Which, is not known: whoever prepares
     /// any anew gets a new one, and those who know an old one go on being refused.
     pub(crate) fn distrust(&mut self) {
         self.generation = self.generation.wrapping_add(1);
+    }
+
+    /// The same statement as it is prepared now.
+    pub(crate) fn renew(&mut self, statement: &Statement, generation: u64, under: u64) -> Rc<Statement> {
+        let (text, types) = (statement.source.text.clone(), statement.types().into());
+        self.intern(Arc::new(StatementSource { text, types, generation, under }))
     }
 
     /// The statement that sets so many settings for its transaction; its parameters are their names and values by turns.
@@ -219,12 +234,12 @@ impl Interner {
             }
         }
         self.bytes += len;
-        let wording = Wording::of(&source.text);
         let statement = Rc::new(Statement {
             id: self.last_id,
-            source: Arc::clone(&source),
-            wording,
+            wording: Wording::of(&source.text),
             verdict: Cell::new(None),
+            knowledge: Knowledge::new(source.generation),
+            source: Arc::clone(&source),
             fingerprint: Cell::new(0),
             tag: Cell::new(Tag::NONE),
         });
@@ -360,6 +375,23 @@ impl PreparedSet {
             entry.presence = Presence::Doubtful;
             self.entries.entry(id).and_modify(|other| other.presence = Presence::Doubtful).or_insert(entry);
         }
+    }
+
+    /// It is there, but not as those who know it think.
+    pub(crate) fn doubt(&mut self, id: StatementId) {
+        if let Some(entry) = self.entries.get_mut(&id) {
+            entry.presence = Presence::Doubtful;
+        }
+    }
+
+    /// The statement itself.
+    pub(crate) fn statement(&self, id: StatementId) -> Option<Rc<Statement>> {
+        self.entries.get(&id).map(|entry| Rc::clone(&entry.statement))
+    }
+
+    /// Whether it has just been sent and not been answered.
+    pub(crate) fn is_new(&self, id: StatementId) -> bool {
+        self.entries.get(&id).is_some_and(|entry| entry.pending > 0)
     }
 
     /// The server has been told to forget it.

@@ -28,6 +28,9 @@ use crate::tally::{Ending, Tag, Tallies};
 
 mod command;
 mod count;
+mod known;
+
+use known::{changed_result, is_changed_result};
 
 /// Messages longer than this are passed on while they arrive.
 const WHOLE_LEN_MAX: usize = 16 * 1024;
@@ -63,13 +66,23 @@ struct Placed {
     ends: Option<Owner>,
     /// What the session is sent in its place.
     instead: Option<BytesMut>,
+    /// Whether the request that has ended is issued again.
+    again: Again,
+}
+
+/// Whether a request that has ended is done with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Again {
+    No,
+    /// Its client has not heard of it.
+    Yes,
 }
 
 impl Placed {
-    const NOWHERE: Self = Self { to: None, ends: None, instead: None };
+    const NOWHERE: Self = Self { to: None, ends: None, instead: None, again: Again::No };
 
     const fn at(to: Option<SessionId>) -> Self {
-        Self { to, ends: None, instead: None }
+        Self { to, ..Self::NOWHERE }
     }
 }
 
@@ -133,9 +146,13 @@ impl Shard {
                 run = Run { to: None, start: at };
                 self.write_synthetic(io, id, &synthetic);
             }
-            if let Some(Owner::Session(session)) = placed.ends {
-                self.finish_shared(io.now(), session);
-                self.tell_rest(io, session);
+            match placed.ends {
+                Some(Owner::Session(session)) if placed.again == Again::Yes => self.issue_again(session),
+                Some(Owner::Session(session)) => {
+                    self.finish_shared(io.now(), session);
+                    self.tell_rest(io, session);
+                }
+                Some(Owner::Orphan) | None => {}
             }
         }
         self.deliver(io, &run, bytes.get(run.start..at));
@@ -209,8 +226,8 @@ impl Shard {
             let told = self.on_notification(io, id, body);
             return Ok(told.map_or(Placed::NOWHERE, |(to, frame)| Placed {
                 to: Some(to),
-                ends: None,
                 instead: Some(frame),
+                ..Placed::NOWHERE
             }));
         }
         let now = io.now();
@@ -225,7 +242,7 @@ impl Shard {
         let placed = match outcome {
             Outcome::Asynchronous => reply.asynchronous(head.tag, body),
             Outcome::Part(audience) => reply.part(audience, head.tag, body),
-            Outcome::Complete(owed) => reply.complete(owed, head.tag, body),
+            Outcome::Complete(owed) => reply.complete(owed, head.tag, body)?,
             Outcome::Error(owed) => reply.error(owed, body)?,
             Outcome::Ready(owed, status) => reply.ready(owed, status, now)?,
             Outcome::Copy(audience, _) => reply.copy(audience)?,
@@ -347,6 +364,8 @@ impl Reply<'_> {
             let head = self.server.pipeline.head();
             self.count_rows(head.map_or(Tag::NONE, Mark::tag_of), body);
             self.command_tag(body);
+        } else if tag == b't' {
+            self.note_types(body);
         } else if tag == b'C' && body == b"DISCARD ALL\0" {
             self.server.forget_everything();
         } else if tag == b'C' && body == b"DISCARD SEQUENCES\0" && self.server.soil == Soil::Sequences {
@@ -360,7 +379,7 @@ impl Reply<'_> {
         self.for_audience(audience)
     }
 
-    fn complete(&mut self, owed: Owed, tag: u8, body: &[u8]) -> Placed {
+    fn complete(&mut self, owed: Owed, tag: u8, body: &[u8]) -> Result<Placed, String> {
         if tag == b'C' && owed.audience == Audience::Client {
             self.count_rows(Mark::tag_of(owed), body);
             self.command_tag(body);
@@ -376,6 +395,9 @@ impl Reply<'_> {
             }
             Mark::OwnParse(id) => self.server.prepared.on_parsed(id),
             Mark::Evict(id) => self.server.prepared.on_evicted(id),
+            Mark::Shape(id) => self.answered(id, tag, body)?,
+            Mark::Told(id) => self.told(id, tag, body),
+            Mark::Proof(id) => self.proven(id),
             Mark::None
             | Mark::SyntheticParse(_)
             | Mark::SyntheticClose
@@ -383,6 +405,7 @@ impl Reply<'_> {
             | Mark::OwnUnnamed
             | Mark::Clean
             | Mark::Dress
+            | Mark::Changed
             | Mark::Probe
             | Mark::Restore
             | Mark::Sequences
@@ -393,7 +416,7 @@ impl Reply<'_> {
                 }
             }
         }
-        self.for_audience(owed.audience)
+        Ok(self.for_audience(owed.audience))
     }
 
     fn error(&mut self, owed: Owed, body: &[u8]) -> Result<Placed, String> {
@@ -431,13 +454,17 @@ impl Reply<'_> {
             session.settings.clear();
             session.settings_done = 0;
         }
-        if fields.get(b'C') == Some(b"0A000") && fields.get(b'R') == Some(b"RevalidateCachedQuery") {
-            self.interner.distrust();
-        }
+        let heals = is_changed_result(&fields) && self.changed(mark) == Again::Yes;
         self.lose(owed);
         self.server.unnamed = ServerUnnamed::Unknown;
         // a Parse of ours fails for the client's statement: it is the client that must hear of it
-        let ours = matches!(mark, Mark::OwnParse(_) | Mark::OwnUnnamed);
+        let ours = matches!(mark, Mark::OwnParse(_) | Mark::OwnUnnamed | Mark::Shape(_));
+        if heals {
+            return Ok(Placed::NOWHERE);
+        }
+        if mark == Mark::Changed {
+            return Ok(Placed { instead: Some(changed_result()), ..Placed::at(self.to) });
+        }
         let placed = self.for_audience(if ours { Audience::Client } else { owed.audience });
         let cancelled = fields.get(b'C') == Some(b"57014");
         let late = cancelled.then(|| query_timeout_report(self.server, &self.pool.settings.timeouts)).flatten();
@@ -480,8 +507,12 @@ impl Reply<'_> {
                 session.deallocating = Deallocating::No;
             }
         }
+        let ends = shared.map(|request| request.owner);
+        if owed.audience == Audience::Client && self.begin_again() == Again::Yes {
+            return Ok(Placed { ends, again: Again::Yes, ..Placed::NOWHERE });
+        }
         let instead = self.refuse_transaction(owed);
-        Ok(Placed { instead, ends: shared.map(|request| request.owner), ..self.for_audience(owed.audience) })
+        Ok(Placed { instead, ends, ..self.for_audience(owed.audience) })
     }
 
     /// In statement mode a transaction may not outlast its request.

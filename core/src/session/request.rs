@@ -13,7 +13,9 @@ use crate::error::{Disposition, Failure};
 use crate::pipe::{Cancel, Flow, List, Owner, ServerId, Tail};
 use crate::server::CLIENT_HIGH_WATER;
 use crate::session::parting::Coming;
-use crate::session::{Barrier, Deallocating, Left, Phase, Pin, Place, Resetting, Session, SessionId, Skip, Unnamed};
+use crate::session::{
+    Barrier, Deallocating, Healing, Left, Phase, Pin, Place, Resetting, Session, SessionId, Skip, Unnamed,
+};
 use crate::shard::{Shard, World};
 use crate::tally::Account;
 
@@ -122,6 +124,7 @@ impl Session {
         session.home = None;
         session.left = Left::Unlikely;
         session.barrier = Barrier::Open;
+        session.healing = Healing::No;
         // what was promised last is taken back first
         for change in std::mem::take(&mut session.changes).into_iter().rev() {
             change.undo(&mut session.statements);
@@ -227,6 +230,9 @@ impl Shard {
         match scan(&session.input) {
             Ok(Scan::Incomplete) => false,
             Ok(Scan::Request(len)) => {
+                if self.sweep(io, id, len) {
+                    return true;
+                }
                 self.note_wish(id, Some(len));
                 if !self.share_or_note(io, id, len) {
                     self.acquire(io, id);

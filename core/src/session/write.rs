@@ -24,11 +24,12 @@ use crate::session::request::{REQUEST_LEN_MAX, is_frontend};
 use crate::session::setting::Setting;
 use crate::session::{Barrier, Change, Naming, Pin, Reading, Resetting, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
-use crate::statement::{Interner, Preparation, Statement, StatementSource, Wording};
+use crate::statement::{Interner, Preparation, Statement, StatementId, StatementSource, Wording};
 use crate::tally::Tallies;
 
 mod along;
 mod count;
+pub(crate) mod known;
 mod long;
 mod naming;
 mod prepare;
@@ -36,6 +37,7 @@ mod refusal;
 mod restore;
 pub(crate) mod soil;
 
+use known::Use;
 use naming::{ends_many, names_statements};
 use prepare::PreparedCounts;
 use restore::Back;
@@ -193,6 +195,8 @@ pub(crate) struct Writer<'a> {
     prepared: PreparedCounts,
     /// Why the session has begun to keep its connection.
     pinned: Option<&'static str>,
+    /// The statement of the Bind that was written last, if what it gives is worth noting.
+    bound: Option<StatementId>,
 }
 
 /// What a writer has done, for the statistics.
@@ -242,6 +246,7 @@ impl<'a> Writer<'a> {
             messages: 0,
             prepared: PreparedCounts::default(),
             pinned: None,
+            bound: None,
         }
     }
 }
@@ -252,6 +257,7 @@ impl<'a> Writer<'a> {
 /// When a message is malformed; nothing more can be said about the connection then.
 pub(crate) fn write_shared(mut writer: Writer<'_>, out: &mut BytesMut, request: &[u8]) -> Result<Counts, MessageError> {
     writer.judged = Judged::Before;
+    writer.before_use(out, request)?;
     writer.bring_along(out)?;
     let mut rest = request;
     while let Ok(Some((message, after))) = frame::split(rest) {
@@ -314,6 +320,9 @@ impl Writer<'_> {
             self.verbatim(head.tag);
             return Ok(self.stream(out, head, input));
         }
+        if self.before_use(out, input)? == Use::WhenKnown {
+            return Ok(Written::Wait);
+        }
         let bytes = input.split_to(head.len);
         let message = Frame { tag: head.tag, bytes: &bytes, body: bytes.get(HEAD_LEN..).unwrap_or_default() };
         self.whole(out, message)?;
@@ -322,6 +331,8 @@ impl Writer<'_> {
 
     fn whole(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
         self.messages += 1;
+        self.begin_group();
+        self.bound = self.bound.filter(|_| message.tag == tag::DESCRIBE);
         self.prepared.client_parses += u64::from(message.tag == tag::PARSE);
         self.prepared.client_binds += u64::from(message.tag == tag::BIND);
         let written = match message.tag {
@@ -335,7 +346,7 @@ impl Writer<'_> {
                 self.verbatim(other);
                 out.extend_from_slice(message.bytes);
                 if other == tag::SYNC {
-                    if !self.session.settings.is_empty() || self.session.resetting == Resetting::Yes {
+                    if self.session.changes_meaning() {
                         // what comes next may mean something else under the new settings
                         self.session.barrier = Barrier::UntilReady;
                     }
@@ -351,9 +362,6 @@ impl Writer<'_> {
     }
 
     fn push(&mut self, owed: Owed) {
-        if self.server.pipeline.is_empty() && !self.server.pipeline.is_open() {
-            self.server.group += 1;
-        }
         self.requests += u64::from(owed.expect.is_terminal() && owed.audience == dbproto::pipeline::Audience::Client);
         self.server.pipeline.push(owed);
         let dropped: Vec<Owed> = self.server.pipeline.drain_dropped().collect();
@@ -434,7 +442,7 @@ impl Writer<'_> {
         let source = StatementSource {
             text: parse.query.into(),
             types: parse.types.into(),
-            generation: self.interner.generation().wrapping_add(self.catalog_state),
+            generation: self.state(),
             under: self.under(Wording::of(parse.query)),
         };
         if parse.name.is_empty() {
@@ -487,35 +495,46 @@ impl Writer<'_> {
             return Ok(());
         }
         match self.session.statements.get(bind.statement).map(Rc::clone) {
+            Some(statement) if self.is_to_be_refused(&statement) => self.refuse_changed(out, tag::BIND)?,
             Some(statement) => {
                 let statement = self.prepare(out, &statement)?;
                 self.soil_of(&statement);
                 self.count_statement(&statement);
                 frontend::write_bind(out, bind.portal, statement.name().as_bytes(), bind.rest)?;
+                let mark = self.mark_of_bind(&statement);
+                self.push(Owed::client(Expect::Bind).marked(mark.encode()));
             }
-            None => frontend::write_bind(out, bind.portal, &foreign(bind.statement), bind.rest)?,
+            None => {
+                frontend::write_bind(out, bind.portal, &foreign(bind.statement), bind.rest)?;
+                self.push(Owed::client(Expect::Bind));
+            }
         }
-        self.push(Owed::client(Expect::Bind));
         Ok(())
     }
 
     fn describe(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
         let describe = Named::read(message.body)?;
         if describe.target == Target::Portal {
-            self.push(Owed::client(Expect::DescribePortal));
+            let mark = self.bound.take().map_or(Mark::None, Mark::Told);
+            self.push(Owed::client(Expect::DescribePortal).marked(mark.encode()));
             out.extend_from_slice(message.bytes);
             return Ok(());
         }
+        let mut mark = Mark::None;
         if describe.name.is_empty() {
             self.restore_unnamed(out)?;
             out.extend_from_slice(message.bytes);
         } else if let Some(statement) = self.session.statements.get(describe.name).map(Rc::clone) {
+            if self.is_to_be_refused(&statement) {
+                return self.refuse_changed(out, tag::DESCRIBE);
+            }
             let statement = self.prepare(out, &statement)?;
             frontend::write_describe(out, Target::Statement, statement.name().as_bytes())?;
+            mark = Mark::Told(statement.id);
         } else {
             frontend::write_describe(out, Target::Statement, &foreign(describe.name))?;
         }
-        self.push(Owed::client(Expect::DescribeStatement));
+        self.push(Owed::client(Expect::DescribeStatement).marked(mark.encode()));
         Ok(())
     }
 

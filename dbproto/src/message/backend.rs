@@ -224,6 +224,46 @@ fn column<'a>(rest: &mut &'a [u8]) -> Result<Option<&'a [u8]>, MessageError> {
     Ok(Some(value))
 }
 
+/// A column as RowDescription tells of it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Field<'a> {
+    /// Its name.
+    pub name: &'a [u8],
+    /// The number of its type.
+    pub type_oid: u32,
+    /// What belongs to the type: a length, a precision.
+    pub type_modifier: i32,
+}
+
+/// The columns of a RowDescription. Ends with an error where it is malformed.
+pub fn fields(body: &[u8]) -> impl Iterator<Item = Result<Field<'_>, MessageError>> {
+    let (mut left, mut rest) = match body.split_first_chunk::<2>() {
+        Some((count, rest)) => (u16::from_be_bytes(*count), rest),
+        None => (1, body),
+    };
+    std::iter::from_fn(move || {
+        left = left.checked_sub(1)?;
+        let field = field(&mut rest);
+        if field.is_err() {
+            left = 0;
+        }
+        Some(field)
+    })
+}
+
+fn field<'a>(rest: &mut &'a [u8]) -> Result<Field<'a>, MessageError> {
+    let (name, after) = cstr(rest)?;
+    // table, column; type, its length, its modifier; format
+    let (numbers, after) = after.split_first_chunk::<18>().ok_or(MessageError::Malformed)?;
+    *rest = after;
+    let [_, _, _, _, _, _, t0, t1, t2, t3, _, _, m0, m1, m2, m3, _, _] = *numbers;
+    Ok(Field {
+        name,
+        type_oid: u32::from_be_bytes([t0, t1, t2, t3]),
+        type_modifier: i32::from_be_bytes([m0, m1, m2, m3]),
+    })
+}
+
 /// Appends AuthenticationOk.
 pub fn write_authentication_ok(out: &mut BytesMut) {
     write_short(out, b'R', |out| out.put_u32(0));

@@ -81,6 +81,28 @@ impl<'a> Bind<'a> {
         let (statement, rest) = cstr(rest)?;
         Ok(Self { portal, statement, rest })
     }
+
+    /// How many formats it names for the columns of the result: none is text for all, one is that one for all.
+    ///
+    /// # Errors
+    /// When it is not there whole.
+    pub fn result_format_count(&self) -> Result<u16, MessageError> {
+        let (formats, rest) = count(self.rest)?;
+        let rest = rest.get(usize::from(formats).saturating_mul(2)..).ok_or(MessageError::Malformed)?;
+        let (values, mut rest) = count(rest)?;
+        for _ in 0..values {
+            let (len, after) = rest.split_first_chunk::<4>().ok_or(MessageError::Malformed)?;
+            // NULL has a length below zero, and no bytes
+            let len = usize::try_from(i32::from_be_bytes(*len)).unwrap_or_default();
+            rest = after.get(len..).ok_or(MessageError::Malformed)?;
+        }
+        Ok(count(rest)?.0)
+    }
+}
+
+fn count(bytes: &[u8]) -> Result<(u16, &[u8]), MessageError> {
+    let (count, rest) = bytes.split_first_chunk::<2>().ok_or(MessageError::Malformed)?;
+    Ok((u16::from_be_bytes(*count), rest))
 }
 
 /// Describe or Close.

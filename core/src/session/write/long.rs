@@ -29,6 +29,7 @@ impl Writer<'_> {
         head: FrameHead,
         input: &mut BytesMut,
     ) -> Result<Written, MessageError> {
+        self.begin_group();
         let there = input.split();
         let body = there.get(HEAD_LEN..).unwrap_or_default();
         let Ok(bind) = Bind::read(body) else {

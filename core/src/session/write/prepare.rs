@@ -1,7 +1,6 @@
 //! Making sure that a statement is on the connection before it is used there.
 
 use std::rc::Rc;
-use std::sync::Arc;
 
 use bytes::BytesMut;
 use dbproto::frame::Frame;
@@ -13,7 +12,7 @@ use super::Writer;
 use crate::pipe::{Mark, ServerUnnamed, Soil};
 use crate::session::hazard::foreign;
 use crate::session::{Resetting, Unnamed};
-use crate::statement::{Preparation, Statement, StatementName, StatementSource, Wording};
+use crate::statement::{Preparation, Statement, StatementName, Wording};
 
 /// How often the connection had a statement, was given one, and lost one for want of room.
 #[derive(Clone, Copy, Default)]
@@ -28,6 +27,13 @@ pub(super) struct PreparedCounts {
 }
 
 impl Writer<'_> {
+    /// What is written to a connection that owes nothing begins a group.
+    pub(super) fn begin_group(&mut self) {
+        if self.server.pipeline.is_empty() && !self.server.pipeline.is_open() {
+            self.server.group += 1;
+        }
+    }
+
     /// Lets Postgres itself say that the name is taken: it is made to be.
     pub(super) fn refuse_duplicate(
         &mut self,
@@ -75,7 +81,7 @@ impl Writer<'_> {
             frontend::write_close(out, Target::Statement, StatementName::new(oldest).as_bytes())?;
             self.push(Owed::nobody(Expect::Close).marked(Mark::Evict(oldest).encode()));
         }
-        frontend::write_parse(out, statement.name().as_bytes(), &statement.source.text, &statement.source.types)
+        frontend::write_parse(out, statement.name().as_bytes(), &statement.source.text, statement.types())
     }
 
     /// Fingerprint of the settings under which Postgres would read a statement now.
@@ -97,8 +103,9 @@ impl Writer<'_> {
         if source.under == under {
             return Rc::clone(statement);
         }
-        let source = StatementSource { text: source.text.clone(), types: source.types.clone(), under, ..**source };
-        let present = self.interner.intern(Arc::new(source));
+        let present = self.interner.renew(statement, source.generation, under);
+        // its client expects of it what it was told of the other
+        present.knowledge.inherit(&statement.knowledge);
         for known in self.session.statements.values_mut().filter(|known| known.id == statement.id) {
             *known = Rc::clone(&present);
         }
@@ -131,6 +138,9 @@ impl Writer<'_> {
                 self.write_parse(out, statement, needs)?;
                 self.server.prepared.on_parse_sent(statement, self.server.group);
                 self.push(Owed::nobody(Expect::Parse).marked(Mark::OwnParse(statement.id).encode()));
+                if statement.knowledge.is_told() {
+                    self.ask_shape(out, statement)?;
+                }
             }
         }
         Ok(())
