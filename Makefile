@@ -38,6 +38,7 @@ soak: ## the long form of the tests: the oracle, the leak list, attacks, mutated
 	OPTIMACORE_SOAK_SECONDS=600 $(CARGO) test --locked -p optimacore-tests --test oracle -- --nocapture
 	OPTIMACORE_SOAK_SECONDS=120 $(CARGO) test --locked -p optimacore-tests --test leak
 	OPTIMACORE_SOAK_SECONDS=1 $(CARGO) test --locked -p optimacore-tests --test attack
+	OPTIMACORE_SOAK_SECONDS=120 $(CARGO) test --locked -p optimacore-tests --test listen random
 	OPTIMACORE_FUZZ_SECONDS=60 $(CARGO) test --locked -p optimacore-tests --test fuzz
 
 deny: ## licences and advisories of every dependency (needs cargo-deny)

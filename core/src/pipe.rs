@@ -20,6 +20,7 @@ use runtime::{Address, ShardId, SocketId};
 use crate::bound::Slot;
 use crate::deadline::Watched;
 use crate::dress::Dress;
+use crate::listen::{Listening, Passage};
 use crate::memory::Share;
 use crate::pool::{Parameter, PoolId};
 use crate::probe::Findings;
@@ -277,6 +278,10 @@ pub(crate) struct Server {
     pub(crate) findings: Option<Box<Findings>>,
     /// Whether something may have changed what it would find.
     pub(crate) asked: Asked,
+    /// Whether it listens for its session.
+    pub(crate) listening: Listening,
+    /// While that moves to or from the line.
+    pub(crate) passage: Option<Box<Passage>>,
     pub(crate) pipeline: Pipeline,
     pub(crate) in_flight: VecDeque<InFlight>,
     pub(crate) status: TransactionStatus,
@@ -390,6 +395,8 @@ impl Server {
             said_goodbye: Goodbye::NotSaid,
             findings: None,
             asked: Asked::Since,
+            listening: Listening::No,
+            passage: None,
             pipeline: Pipeline::new(),
             in_flight: VecDeque::new(),
             status: TransactionStatus::Idle,
@@ -494,6 +501,7 @@ impl Server {
         self.dress = Rc::default();
         self.dirty_reads = 0;
         self.soil = Soil::Clean;
+        self.listening = Listening::No;
     }
 
     /// Notes a value the server reported; gives the one before. What is more than servers report is not kept.

@@ -19,6 +19,7 @@ use crate::admin::desk::{Desk, LogDial};
 use crate::admin::{Petition, Stop};
 use crate::catalog::keeper::{self, WatchRequest};
 use crate::clerk::{self, Ask};
+use crate::listen::line;
 use crate::shard::{Asked, Board, Message, Shard};
 use crate::systemd::{self, Herald};
 use crate::tls::{self, TlsState};
@@ -54,9 +55,10 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     let config = Arc::new(config);
     let directory = Directory::new(&config, tls);
     let (keeper, catalog_requests) = crossbeam::channel::unbounded();
+    let (lines, line_requests) = crossbeam::channel::unbounded();
     let (clerk, asks) = crossbeam::channel::unbounded();
     let (desk, petitions) = crossbeam::channel::unbounded();
-    let board = Arc::new(Board::new(&config, directory, cores.len(), Asked { keeper, clerk, desk }));
+    let board = Arc::new(Board::new(&config, directory, cores.len(), Asked { keeper, lines, clerk, desk }));
     let mut sockets = Sockets::open(&config, passed, cores.len())?;
     let (places, files) = (sockets.places.join(","), std::mem::take(&mut sockets.files));
 
@@ -73,6 +75,8 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     };
     let running = runtime::launch(&plan, make)?;
     start_asking(running.handles(), &board, catalog_requests, asks)?;
+    let handles = running.handles().to_vec();
+    std::thread::Builder::new().name("listeners".to_owned()).spawn(move || line::run(&line_requests, &handles))?;
     tls::watch(&board, running.handles().to_vec())?;
     upstream::watch(&board, running.handles().to_vec())?;
     if let Some(listener) = sockets.statistics {

@@ -353,6 +353,10 @@ impl Shard {
         {
             self.pin_log.note(&self.board.desk, (&pool.stats.database, &session.dress), reason);
         }
+        if self.is_deaf(holder) {
+            self.drop_ears(io, holder);
+        }
+        let (Some(server), Some(session)) = (self.servers.get_mut(id), self.sessions.get_mut(holder)) else { return };
         let mode = self.pools.get(server.pool.0 as usize).map(|pool| pool.settings.mode);
         if idle && session.stream_left == 0 && self.draining.is_some() && session.input.is_empty() {
             self.end_session(io, holder, Some(&Failure::Shutdown));
@@ -381,6 +385,8 @@ impl Shard {
                 session.unnamed = crate::session::Unnamed::Absent;
             }
             server.holder = None;
+            self.tell_rest(io, holder);
+            self.note_listening(io, id);
             self.release(io, id);
         }
         if more {
@@ -482,6 +488,7 @@ impl Shard {
         }
         self.on_share_tick(io, pool_id);
         self.look_at_pins(io, pool_id);
+        self.offer_listeners(io, pool_id);
         self.serve(io, pool_id);
         self.keep_warm(io, pool_id);
         self.on_reserve_tick(io, pool_id);

@@ -13,6 +13,7 @@ use std::fmt::Write as _;
 use dbproto::message::backend;
 
 use crate::dress::{Setting, literal};
+use crate::listen::Channel;
 
 /// Settings a session may have; with more it keeps its connection.
 pub(crate) const SETTINGS_MAX: usize = 64;
@@ -20,7 +21,7 @@ pub(crate) const SETTINGS_MAX: usize = 64;
 /// Names of settings of users' own that are asked for at most: `pg_settings` does not list them.
 pub(crate) const CUSTOM_MAX: usize = 64;
 
-/// What is there: kind, name, value. Kinds are [`BONDS`]' and `s` for a setting.
+/// What is there: kind, name, value. Kinds are [`BONDS`]', `n` for a channel it listens to, and `s` for a setting.
 const QUESTION: &str = "SELECT 'l', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_locks \
     WHERE locktype OPERATOR(pg_catalog.=) 'advisory' AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()) \
     UNION ALL SELECT 't', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_class WHERE relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
@@ -28,7 +29,7 @@ const QUESTION: &str = "SELECT 'l', '', '' WHERE EXISTS (SELECT FROM pg_catalog.
     OR EXISTS (SELECT FROM pg_catalog.pg_type WHERE typnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
     UNION ALL SELECT 'c', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
     UNION ALL SELECT 'p', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql) \
-    UNION ALL SELECT 'n', '', '' WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels()) \
+    UNION ALL SELECT 'n', channel, '' FROM pg_catalog.pg_listening_channels() channel \
     UNION ALL SELECT 's', name, setting FROM pg_catalog.pg_settings \
     WHERE source OPERATOR(pg_catalog.=) 'session' AND context OPERATOR(pg_catalog.<>) 'internal' \
     AND name OPERATOR(pg_catalog.!~) '^transaction_' \
@@ -36,13 +37,8 @@ const QUESTION: &str = "SELECT 'l', '', '' WHERE EXISTS (SELECT FROM pg_catalog.
     UNION ALL SELECT 'a', session_user::pg_catalog.text, ''";
 
 /// Why a session is kept on its connection, by the kind of the row.
-const BONDS: [(u8, &str); 5] = [
-    (b'l', "advisory lock"),
-    (b't', "temporary object"),
-    (b'c', "WITH HOLD cursor"),
-    (b'p', "prepared in SQL"),
-    (b'n', "LISTEN"),
-];
+const BONDS: [(u8, &str); 4] =
+    [(b'l', "advisory lock"), (b't', "temporary object"), (b'c', "WITH HOLD cursor"), (b'p', "prepared in SQL")];
 
 /// Whether it is known which settings of users' own the database's functions set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -76,6 +72,7 @@ pub(crate) fn question<'a>(custom: impl Iterator<Item = &'a str>, functions: Fun
 pub(crate) struct Findings {
     bond: Option<&'static str>,
     settings: Vec<(String, String)>,
+    channels: Vec<Channel>,
     session_user: Option<String>,
 }
 
@@ -107,11 +104,17 @@ impl Findings {
                 }
             }
             b"a" => self.session_user = text(name),
+            b"n" => self.channels.extend(name.map(Channel::from)),
             _ => {
                 let bond = BONDS.iter().find(|(other, _)| kind == [*other]);
                 self.bond = self.bond.or_else(|| bond.map(|(_, reason)| *reason));
             }
         }
+    }
+
+    /// The channels the connection listens to.
+    pub(crate) fn take_channels(&mut self) -> Vec<Channel> {
+        std::mem::take(&mut self.channels)
     }
 
     /// What it means, for a connection that was logged in as `login_user`.
@@ -171,6 +174,9 @@ mod tests {
             Answer::Free(vec![Setting::of_value("session_authorization", "me")])
         );
         assert_eq!(findings(&[[Some("l"), None, None], user]).answer("me"), Answer::Bound("advisory lock"));
+        let mut listening = findings(&[[Some("n"), Some("news"), Some("")], user]);
+        assert_eq!(listening.take_channels(), [Channel::from(&b"news"[..])]);
+        assert_eq!(listening.answer("me"), Answer::Free(Vec::new()));
         assert_eq!(findings(&[]).answer("me"), Answer::Bound("state that could not be asked for"));
     }
 

@@ -261,6 +261,9 @@ impl Shard {
         self.move_to(id, List::Closing);
         let Some(server) = self.servers.remove(id) else { return };
         let pool_id = server.pool;
+        if let (Some(pool), Some((backend, _))) = (self.pool(pool_id), &server.key) {
+            self.board.aliases.forget((pool.database.0, *backend));
+        }
         // its place is free before anybody is served
         drop(server);
         if let Some(pool) = self.pool_mut(pool_id) {
@@ -274,6 +277,8 @@ impl Shard {
 
     /// Everybody who has something under way on this connection is told or served elsewhere.
     fn orphan_all(&mut self, io: &mut World<'_>, id: ServerId, ending: Ending) {
+        self.lose_passage(io, id);
+        let listener = self.listener_at(id);
         let Some(server) = self.servers.get_mut(id) else { return };
         let in_flight = std::mem::take(&mut server.in_flight);
         let (holder, promised) = (server.holder.take(), server.promised.take());
@@ -307,6 +312,9 @@ impl Shard {
         }
         if let Some(session) = holder {
             self.fail_holder(io, session, id, ending);
+        }
+        if let Some(listener) = listener {
+            self.fall_back(io, listener);
         }
     }
 

@@ -18,6 +18,7 @@ use crate::admin::console::Console;
 use crate::bound::Seat;
 use crate::clerk::Role;
 use crate::dress::Dress;
+use crate::listen::Ears;
 use crate::memory::Share;
 use crate::pipe::{Flow, ServerId};
 use crate::pool::PoolId;
@@ -298,6 +299,8 @@ pub(crate) struct Session {
     /// been asked what is there.
     pub(crate) home: Option<ServerId>,
     pub(crate) left: Left,
+    /// What a line listens to for it, and what it is still to be told.
+    pub(crate) ears: Option<Box<Ears>>,
     /// Settings of users' own that it has named.
     pub(crate) custom: Vec<Box<str>>,
     pub(crate) barrier: Barrier,
@@ -356,6 +359,7 @@ impl Session {
             pin: Pin::No,
             home: None,
             left: Left::Unlikely,
+            ears: None,
             custom: Vec::new(),
             barrier: Barrier::Open,
             settings: Vec::new(),

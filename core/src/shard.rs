@@ -23,6 +23,7 @@ use crate::catalog::keeper::{DatabaseKey, News};
 use crate::clerk::Answer;
 use crate::deadline::Deadlines;
 use crate::error::Failure;
+use crate::listen::{Hubs, News as LineNews};
 use crate::memory::Memory;
 use crate::pace::Paces;
 use crate::pipe::{Flow, Server, ServerId};
@@ -95,6 +96,8 @@ pub(crate) enum Message {
     Catalog(News),
     /// Databases are elsewhere, or certificates have changed.
     Map(Arc<Map>),
+    /// What a line has to tell; see [`crate::listen`].
+    Line(Box<LineNews>),
     /// What was asked about somebody who wants to come in.
     Found(Box<Answer>),
     /// What the desk wants; see [`crate::admin`].
@@ -125,6 +128,8 @@ pub(crate) struct Shard {
     pub(crate) paces: Paces,
     /// Catalogs, for pools that are still to open.
     pub(crate) news: HashMap<DatabaseKey, News>,
+    /// What is listened to for sessions.
+    pub(crate) hubs: Hubs,
     /// Sessions that may be able to go on.
     pub(crate) ready: VecDeque<SessionId>,
     /// Server connections that whoever holds them may be done with.
@@ -176,6 +181,7 @@ impl Shard {
             interner: Interner::default(),
             paces: Paces::default(),
             news: HashMap::new(),
+            hubs: Hubs::default(),
             ready: VecDeque::new(),
             done_with: VecDeque::new(),
             starting: VecDeque::new(),
@@ -308,6 +314,7 @@ impl Shard {
     pub(crate) fn drop_session(&mut self, io: &mut World<'_>, id: SessionId) {
         self.stop_waiting(id);
         self.cancel_console(io, id, Withdrawal::Gone);
+        self.drop_ears(io, id);
         if let Some(session) = self.sessions.remove(id) {
             self.board.leave(io.shard());
             if !matches!(session.phase, Phase::Ready | Phase::Console(_) | Phase::Leaving(_)) {
@@ -505,6 +512,7 @@ impl Reactor for Shard {
                 self.on_tls_state(Arc::clone(&map.tls));
                 self.on_places(io, &map.places);
             }
+            Message::Line(news) => self.on_line_news(io, *news),
             Message::Found(answer) => self.on_found(io, *answer),
             Message::Admin(order) => self.on_order(io, *order),
             Message::Snapshot(reply) => {

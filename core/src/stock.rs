@@ -2,6 +2,7 @@
 
 use stats::{PoolStats, ShardStats};
 
+use crate::listen::Hearing;
 use crate::pipe::List;
 use crate::session::{Pin, Place};
 use crate::shard::Shard;
@@ -24,6 +25,12 @@ impl Shard {
                 && let Some(stats) = pools.get_mut(session.pool.0 as usize)
             {
                 stats.clients_active += 1;
+            }
+            if let Some(ears) = &session.ears {
+                shard.buffer_bytes += ears.untold.capacity() as u64;
+                if let Some(stats) = pools.get_mut(session.pool.0 as usize) {
+                    stats.clients_listening += u64::from(ears.hearing == Hearing::Line);
+                }
             }
         }
         for server in self.servers.values() {

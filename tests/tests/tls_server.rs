@@ -109,6 +109,23 @@ fn every_mode_encrypts_as_libpq_does() {
     }
 }
 
+#[test]
+fn the_connection_that_listens_for_sessions_is_encrypted_too() {
+    let place = Place::shared();
+    let plane = place.plane("require", "only_tls").start();
+    let mut client = plane.client("postgres");
+    client.query("listen encrypted").good();
+    wait_until("the line has taken over", || plane.pool("postgres").clients_listening == 1);
+    let line =
+        "select ssl from pg_stat_ssl join pg_stat_activity using (pid) where application_name = 'optimacore listener'";
+    assert_eq!(place.cluster.sql(line), "t");
+    for number in 0..100 {
+        place.cluster.sql(&format!("select pg_notify('encrypted', repeat('{number}.', 1000))"));
+        let heard = client.receive();
+        assert!(heard.tag == b'A' && heard.body.ends_with(format!("{number}.\0").as_bytes()), "{heard:?}");
+    }
+}
+
 /// Makes PostgreSQL show another certificate.
 fn show(place: &Place, name: &str, (certificate, key): (&str, &str)) {
     place.cluster.put_file(&format!("{name}.crt"), certificate);

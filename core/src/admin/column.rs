@@ -49,6 +49,7 @@ impl Show {
             Self::Shards => &SHARDS,
             Self::Pipes => &PIPES,
             Self::Pins => &PINS,
+            Self::Listeners => &LISTENERS,
         })
     }
 }
@@ -288,6 +289,16 @@ const PIPES: [Column; 14] = [
     int("remote_pid"),
     int("age"),
     int("idle"),
+];
+
+const LISTENERS: [Column; 7] = [
+    text("database"),
+    text("state"),
+    int("process_id"),
+    number("channels"),
+    number("sessions"),
+    number("notifications"),
+    number("losses"),
 ];
 
 const PINS: [Column; 9] = [

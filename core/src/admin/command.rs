@@ -89,6 +89,7 @@ pub(crate) enum Show {
     DnsZones,
     Fds,
     Help,
+    Listeners,
     Lists,
     Mem,
     PeerPools,
@@ -110,7 +111,7 @@ pub(crate) enum Show {
 
 impl Show {
     /// All, in the order they are listed in.
-    pub(crate) const ALL: [(Self, &'static str); 25] = [
+    pub(crate) const ALL: [(Self, &'static str); 26] = [
         (Self::Help, "HELP"),
         (Self::Clients, "CLIENTS"),
         (Self::Servers, "SERVERS"),
@@ -136,6 +137,7 @@ impl Show {
         (Self::Shards, "SHARDS"),
         (Self::Pipes, "PIPES"),
         (Self::Pins, "PINS"),
+        (Self::Listeners, "LISTENERS"),
     ];
 }
 

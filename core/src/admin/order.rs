@@ -9,6 +9,7 @@ use crate::admin::command::Scope;
 use crate::admin::survey::reply;
 use crate::admin::{Cut, Levers, Order, Presence, State};
 use crate::error::Failure;
+use crate::listen;
 use crate::pipe::{List, ServerId, Streaming};
 use crate::pool::open::{share_of, turn_of};
 use crate::pool::permit::PoolKey;
@@ -60,10 +61,12 @@ impl Shard {
             match (std::mem::replace(&mut pool.paused, paused), paused) {
                 (false, true) => {
                     watch.iter().for_each(|watch| watch.hold());
+                    self.hold_line(id, listen::Order::Hold);
                     self.empty(io, id);
                 }
                 (true, false) => {
                     watch.iter().for_each(|watch| watch.let_go());
+                    self.hold_line(id, listen::Order::Go);
                     self.serve(io, id);
                 }
                 (false, false) | (true, true) => {}

@@ -18,6 +18,7 @@ use crate::pool::permit::PoolKey;
 use crate::upstream::HostRow;
 
 mod connection;
+mod listener;
 
 use connection::Which;
 
@@ -118,6 +119,7 @@ impl Facts<'_> {
             Show::Fds => self.descriptors(),
             Show::Pipes => self.pipes(),
             Show::Pins => self.pins(),
+            Show::Listeners => self.listeners(),
             Show::Pools => self.pools(),
             Show::Databases => self.databases(),
             Show::Users => self.users(),

@@ -12,6 +12,7 @@ use stats::{PoolStats, ShardStats};
 
 use crate::admin::Record;
 use crate::dress::Dress;
+use crate::listen::LineCount;
 use crate::pipe::{Cancel, List, Server, Soil};
 use crate::pool::Pool;
 use crate::pool::permit::PoolKey;
@@ -37,6 +38,7 @@ pub(crate) struct Count {
     pub(crate) unsent: u64,
     /// Server connections that owe an answer.
     pub(crate) owing: u64,
+    pub(crate) lines: Vec<LineCount>,
 }
 
 /// Entries of one kind.
@@ -63,7 +65,7 @@ pub(crate) struct PoolCount {
     /// Server connections with nothing else to do than wait for one.
     pub(crate) being_cancelled: u64,
     pub(crate) permits: u64,
-    /// Connections beside the pool's that read its catalog while it is paused.
+    /// Connections beside the pool's that read its catalog, or listen for its sessions, while it is paused.
     pub(crate) catalog_readers: u64,
     /// How long the client in front of the queue has waited.
     pub(crate) longest_wait: Duration,
@@ -170,6 +172,7 @@ impl Shard {
             pool_size_of: size_of::<Pool>() as u64,
             unsent: 0,
             owing: 0,
+            lines: self.count_lines(),
         };
         for session in self.sessions.values() {
             match session.phase {
@@ -294,7 +297,8 @@ fn count_pool(now: Instant, shard: &Shard, stats: PoolStats, pool: &Pool) -> Poo
         cancels: 0,
         being_cancelled: 0,
         permits: u64::from(pool.permits),
-        catalog_readers: u64::from(pool.paused && pool.news.as_ref().is_some_and(|news| news.watch.is_connected())),
+        catalog_readers: u64::from(pool.paused && pool.news.as_ref().is_some_and(|news| news.watch.is_connected()))
+            + u64::from(pool.paused && shard.has_line(&pool.database)),
         longest_wait: front.map_or(Duration::ZERO, |since| now.saturating_duration_since(since)),
     }
 }

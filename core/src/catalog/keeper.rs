@@ -8,6 +8,7 @@
 use std::collections::HashMap;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -230,6 +231,8 @@ impl<T: Read + Write> Stream for T {}
 /// A blocking connection to PostgreSQL.
 pub(crate) struct Link {
     stream: Box<dyn Stream>,
+    /// The socket under it.
+    socket: OwnedFd,
     input: BytesMut,
     /// Where it goes.
     address: Address,
@@ -258,23 +261,27 @@ impl Link {
 
     fn open_by(target: &Target, (place, way): (&Place, Way), settings: &[(&str, &str)]) -> io::Result<Self> {
         let mut auth = target.login();
-        let stream: Box<dyn Stream> = match &place.address {
+        let (stream, socket): (Box<dyn Stream>, OwnedFd) = match &place.address {
             Address::Tcp(address) => {
                 let stream = TcpStream::connect_timeout(address, Duration::from_secs(5))?;
                 stream.set_read_timeout(Some(ANSWER_MAX))?;
                 stream.set_nodelay(true)?;
+                let socket = stream.try_clone()?.into();
                 match Hop::first(target.tls_at(place), way) {
-                    Hop::Clear => Box::new(stream),
-                    Hop::Asking(tls) | Hop::Handshaking(tls) | Hop::Secured(tls) => secure(stream, &tls, &mut auth)?,
+                    Hop::Clear => (Box::new(stream), socket),
+                    Hop::Asking(tls) | Hop::Handshaking(tls) | Hop::Secured(tls) => {
+                        (secure(stream, &tls, &mut auth)?, socket)
+                    }
                 }
             }
             Address::Unix(path) => {
                 let stream = UnixStream::connect(path)?;
                 stream.set_read_timeout(Some(ANSWER_MAX))?;
-                Box::new(stream)
+                let socket = stream.try_clone()?.into();
+                (Box::new(stream), socket)
             }
         };
-        let mut link = Self { stream, input: BytesMut::new(), address: place.address.clone() };
+        let mut link = Self { stream, socket, input: BytesMut::new(), address: place.address.clone() };
         let mut out = BytesMut::new();
         let mut parameters: Vec<(&[u8], &[u8])> = vec![
             (b"user", target.user.as_bytes()),
@@ -323,9 +330,44 @@ impl Link {
     }
 
     pub(crate) fn query(&mut self, text: &str) -> io::Result<Vec<Row>> {
+        self.ask(text.as_bytes())
+    }
+
+    /// As [`Link::query`], for a text that need not be UTF-8.
+    pub(crate) fn ask(&mut self, text: &[u8]) -> io::Result<Vec<Row>> {
         let mut out = BytesMut::new();
-        frontend::write_query(&mut out, text.as_bytes()).map_err(io::Error::other)?;
+        frontend::write_query(&mut out, text).map_err(io::Error::other)?;
         self.rows_of(&out)
+    }
+
+    /// From now on only [`Link::poll_message`] and [`Link::send`] may be used.
+    pub(crate) fn never_block(&self) -> io::Result<()> {
+        Ok(rustix::io::ioctl_fionbio(&self.socket, true)?)
+    }
+
+    /// The socket, to wait for what comes.
+    pub(crate) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
+    }
+
+    /// Sends a query.
+    pub(crate) fn send(&mut self, text: &[u8]) -> io::Result<()> {
+        let mut out = BytesMut::new();
+        frontend::write_query(&mut out, text).map_err(io::Error::other)?;
+        rustix::io::ioctl_fionbio(&self.socket, false)?;
+        let sent = self.stream.write_all(&out).and_then(|()| self.stream.flush());
+        rustix::io::ioctl_fionbio(&self.socket, true)?;
+        sent
+    }
+
+    /// The next message, if it is there.
+    pub(crate) fn poll_message(&mut self) -> io::Result<Option<(u8, Vec<u8>)>> {
+        match self.message() {
+            Ok(message) => Ok(Some(message)),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Sends a request and gives the rows of its answer.
@@ -394,7 +436,8 @@ fn secure(mut stream: TcpStream, tls: &Upstream, auth: &mut ClientAuth) -> io::R
     }
 }
 
-fn refusal(body: &[u8]) -> io::Error {
+/// What an ErrorResponse says.
+pub(crate) fn refusal(body: &[u8]) -> io::Error {
     let fields = ErrorFields::new(body);
     let text = |code| String::from_utf8_lossy(fields.get(code).unwrap_or_default()).into_owned();
     io::Error::other(format!("{} ({})", text(b'M'), text(b'C')))

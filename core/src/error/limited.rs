@@ -16,6 +16,8 @@ pub(crate) enum Limited {
     Time { limit: Limit, after: Duration },
     /// `limits.memory`, and nobody's buffers are larger.
     Memory,
+    /// So many bytes of notifications wait for a client that does not read them.
+    Unread { bytes: usize },
     /// A request in statement mode has left a transaction open.
     StatementMode,
 }
@@ -43,6 +45,13 @@ impl Limited {
                 "terminating connection because memory for buffers is used up".to_owned(),
                 Some("Nobody had more in buffers when limits.memory was reached.".to_owned()),
                 None,
+                Disposition::Close,
+            ),
+            Self::Unread { bytes } => (
+                "53400",
+                "terminating connection because its notifications are not read".to_owned(),
+                Some(format!("More than {bytes} bytes of notifications wait for this client.")),
+                Some("Read notifications as they come, or UNLISTEN."),
                 Disposition::Close,
             ),
             Self::StatementMode => (

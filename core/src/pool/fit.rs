@@ -5,7 +5,9 @@ use std::rc::Rc;
 use dbproto::message::frontend;
 use dbproto::pipeline::{Expect, Owed};
 
+use crate::cancel::process_id;
 use crate::error::Failure;
+use crate::listen::Hearing;
 use crate::pipe::{List, Mark, ServerId, Soil, Work, WorkFailure};
 use crate::pool::PoolId;
 use crate::session::{Phase, Place, SessionId};
@@ -28,7 +30,8 @@ impl Shard {
     /// misses. If there are only others' homes, one of them is asked.
     pub(super) fn pick(&self, pool_id: PoolId, front: SessionId) -> Pick {
         if let Some(home) = self.home_of(front) {
-            let asked = self.servers.get(home).is_some_and(|server| server.findings.is_some());
+            let asked =
+                self.servers.get(home).is_some_and(|server| server.findings.is_some() || server.passage.is_some());
             return if asked { Pick::BeingAsked(home) } else { Pick::Fit(home) };
         }
         let (Some(pool), Some(session)) = (self.pool(pool_id), self.sessions.get(front)) else { return Pick::Nothing };
@@ -70,6 +73,7 @@ impl Shard {
 
     /// Makes an idle connection fit for a session: cleans it, dresses it, hands it over.
     pub(super) fn prepare(&mut self, io: &mut World<'_>, id: ServerId, session_id: SessionId) {
+        let bring = self.channels_to_bring(io, id, session_id);
         let (Some(server), Some(session)) = (self.servers.get_mut(id), self.sessions.get_mut(session_id)) else {
             return;
         };
@@ -89,7 +93,7 @@ impl Shard {
         };
         let changes = session.dress.change_from(&worn);
         let (replayed, mut change) = (changes.len() as u64, changes.join("\n;"));
-        if clean.is_none() && change.is_empty() {
+        if clean.is_none() && change.is_empty() && bring.is_none() {
             self.hand_over(io, id, session_id);
             return;
         }
@@ -112,6 +116,9 @@ impl Shard {
             change.push_str("\n;");
             query(change.as_bytes(), Mark::Dress);
         }
+        if let Some(text) = bring {
+            query(&text, Mark::Dress);
+        }
         let pool = server.pool;
         self.move_to(id, List::Working);
         if let Some(pool) = self.pool_mut(pool) {
@@ -122,6 +129,9 @@ impl Shard {
 
     /// What [`Shard::prepare`] asked for has been answered.
     pub(crate) fn on_prepared(&mut self, io: &mut World<'_>, id: ServerId) {
+        if self.go_on_passage(io, id) {
+            return;
+        }
         let Some(server) = self.servers.get_mut(id) else { return };
         if let Some(findings) = server.findings.take() {
             self.on_probed(io, id, *findings);
@@ -162,7 +172,9 @@ impl Shard {
             return;
         }
         server.dress = Rc::clone(&session.dress);
-        self.hand_over(io, id, session_id);
+        if !self.come_home(io, id, session_id) {
+            self.hand_over(io, id, session_id);
+        }
     }
 
     /// Gives a session a connection that is fit for it.
@@ -185,8 +197,15 @@ impl Shard {
         session.place = Place::Exclusive(id);
         let waited = io.now().saturating_duration_since(session.waiting_since);
         let welcoming = matches!(session.phase, Phase::Welcoming);
+        let own = process_id(io.shard(), session_id);
+        // what listens by the line can notify only where it is at home
+        let may_notify = session.ears.as_ref().is_none_or(|ears| ears.hearing != Hearing::Line);
+        let backend = server.key.as_ref().filter(|_| may_notify).map(|(backend, _)| *backend);
         if let Some(pool) = self.pools.get_mut(server.pool.0 as usize) {
             pool.note_wait(waited);
+            if let Some(backend) = backend {
+                self.board.aliases.note((pool.database.0, backend), own);
+            }
         }
         self.watch_server(io, id);
         if welcoming {

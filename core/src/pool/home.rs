@@ -25,7 +25,7 @@ impl Shard {
         let server = self.servers.get(home)?;
         let is_home = server.last_session == Some(id)
             && server.soil == Soil::Unknown
-            && (server.list == List::Idle || server.findings.is_some());
+            && (server.list == List::Idle || server.findings.is_some() || server.passage.is_some());
         is_home.then_some(home)
     }
 
@@ -62,7 +62,7 @@ impl Shard {
     }
 
     /// Postgres has answered.
-    pub(super) fn on_probed(&mut self, io: &mut World<'_>, id: ServerId, findings: Findings) {
+    pub(super) fn on_probed(&mut self, io: &mut World<'_>, id: ServerId, mut findings: Findings) {
         let owner = self.servers.get(id).and_then(|server| server.last_session);
         let at_home = |owner: &SessionId| self.sessions.get(*owner).is_some_and(|session| session.home == Some(id));
         if let Some(owner) = owner.filter(at_home) {
@@ -74,8 +74,8 @@ impl Shard {
         server.promised = None;
         server.dirty_reads = 0;
         let failed = server.work_failure.take().is_some();
-        let (owner, pool_id) = (server.last_session, server.pool);
-        let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };
+        let owner = server.last_session;
+        let channels = findings.take_channels();
         let answer = findings.answer(&server.user);
         let owner = owner.and_then(|id| self.sessions.get_mut(id).map(|session| (id, session)));
         let Some((owner, session)) = owner.filter(|(_, session)| session.home == Some(id)) else {
@@ -85,26 +85,23 @@ impl Shard {
         let bound = match answer {
             Answer::Bound(reason) => Some(reason),
             Answer::Free(_) if failed => Some("state that could not be asked for"),
+            Answer::Free(settings) if !channels.is_empty() => {
+                match self.begin_away(io, (owner, id), settings, channels) {
+                    Ok(()) => return,
+                    Err(_) => Some("LISTEN"),
+                }
+            }
             Answer::Free(settings) => {
                 session.dress = Rc::new(Dress::of(settings));
                 None
             }
         };
         if let Some(reason) = bound {
-            if session.pin == Pin::No {
-                pool.stats.count_pin(reason);
-            }
-            session.pin = Pin::Found(reason);
-            if let Some(reason) = session.record.note_pin(session.pin, io.now()) {
-                self.pin_log.note(&self.board.desk, (&pool.stats.database, &session.dress), reason);
-            }
-            session.place = Place::Exclusive(id);
-            server.holder = Some(owner);
-            self.move_to(id, List::Exclusive);
-            self.ready.push_back(owner);
-            self.serve(io, pool_id);
+            self.bind(io, id, owner, reason);
             return;
         }
+        self.drop_ears_at_home(io, owner);
+        let (Some(server), Some(session)) = (self.servers.get_mut(id), self.sessions.get_mut(owner)) else { return };
         session.pin = Pin::No;
         session.home = None;
         session.left = Left::Unlikely;
@@ -112,6 +109,26 @@ impl Shard {
         server.last_session = None;
         self.ready.push_back(owner);
         self.release(io, id);
+    }
+
+    /// A session keeps its connection for what is there.
+    pub(crate) fn bind(&mut self, io: &mut World<'_>, id: ServerId, owner: SessionId, reason: &'static str) {
+        let (Some(server), Some(session)) = (self.servers.get_mut(id), self.sessions.get_mut(owner)) else { return };
+        let pool_id = server.pool;
+        let Some(pool) = self.pools.get_mut(pool_id.0 as usize) else { return };
+        if session.pin == Pin::No {
+            pool.stats.count_pin(reason);
+        }
+        session.pin = Pin::Found(reason);
+        if let Some(reason) = session.record.note_pin(session.pin, io.now()) {
+            self.pin_log.note(&self.board.desk, (&pool.stats.database, &session.dress), reason);
+        }
+        session.place = Place::Exclusive(id);
+        server.promised = None;
+        server.holder = Some(owner);
+        self.move_to(id, List::Exclusive);
+        self.ready.push_back(owner);
+        self.serve(io, pool_id);
     }
 
     /// Nobody may see any more what is left on a free connection.
@@ -124,6 +141,8 @@ impl Shard {
         server.last_session = None;
         server.work_failure = None;
         server.work = Work::Clean;
+        self.end_passage(id);
+        let Some(server) = self.servers.get_mut(id) else { return };
         let connect_query =
             self.pools.get(server.pool.0 as usize).and_then(|pool| pool.target.connect_query.as_deref());
         for text in std::iter::once("DISCARD ALL").chain(connect_query) {

@@ -8,6 +8,7 @@ use bytes::BytesMut;
 use dbproto::message::backend::{self, TransactionStatus};
 
 use crate::error::{Disposition, Failure, Limited};
+use crate::listen::Listening;
 use crate::pipe::ServerId;
 use crate::session::{Pin, Session, SessionId};
 use crate::shard::{Shard, World};
@@ -24,7 +25,8 @@ impl Shard {
     /// Takes a connection with an open transaction from its session.
     pub(super) fn take_back_transaction(&mut self, io: &mut World<'_>, id: ServerId, holder: SessionId) {
         let Some(session) = self.sessions.get_mut(holder) else { return };
-        if session.pin != Pin::No {
+        let listens = self.servers.get(id).is_some_and(|server| server.listening != Listening::No);
+        if session.pin != Pin::No || listens {
             // what it keeps there would be lost with the transaction
             self.end_session(io, holder, Some(&Failure::Limited(Limited::StatementMode)));
             return;

@@ -97,7 +97,7 @@ impl Shard {
                 break;
             }
             let body = rest.get(HEAD_LEN..head.len.min(rest.len())).unwrap_or_default();
-            let placed = match self.place_message(io.now(), id, head, body) {
+            let placed = match self.place_message(io, id, head, body) {
                 Ok(placed) => placed,
                 Err(why) => {
                     self.deliver(io, &run, bytes.get(run.start..at));
@@ -131,6 +131,7 @@ impl Shard {
             }
             if let Some(Owner::Session(session)) = placed.ends {
                 self.finish_shared(io.now(), session);
+                self.tell_rest(io, session);
             }
         }
         self.deliver(io, &run, bytes.get(run.start..at));
@@ -203,7 +204,22 @@ impl Shard {
         }
     }
 
-    fn place_message(&mut self, now: Instant, id: ServerId, head: FrameHead, body: &[u8]) -> Result<Placed, String> {
+    fn place_message(
+        &mut self,
+        io: &mut World<'_>,
+        id: ServerId,
+        head: FrameHead,
+        body: &[u8],
+    ) -> Result<Placed, String> {
+        if head.tag == b'A' && body.len() + HEAD_LEN == head.len {
+            let told = self.on_notification(io, id, body);
+            return Ok(told.map_or(Placed::NOWHERE, |(to, frame)| Placed {
+                to: Some(to),
+                ends: None,
+                instead: Some(frame),
+            }));
+        }
+        let now = io.now();
         let Self { servers, sessions, pools, paces, interner, .. } = self;
         let Some(server) = servers.get_mut(id) else { return Err(String::new()) };
         let outcome =

@@ -219,6 +219,7 @@ impl Shard {
         match scan(&session.input) {
             Ok(Scan::Incomplete) => false,
             Ok(Scan::Request(len)) => {
+                self.note_wish(id, Some(len));
                 if !self.share_or_note(io, id, len) {
                     self.acquire(io, id);
                 }
@@ -227,6 +228,7 @@ impl Shard {
             Ok(Scan::Stream) => {
                 session.shareable = None;
                 session.kind = 0;
+                self.note_wish(id, None);
                 self.acquire(io, id);
                 true
             }
@@ -350,6 +352,7 @@ impl Shard {
             }
             None => session.skip = Skip::ToSync,
         }
+        self.tell_rest(io, id);
         self.ready.push_back(id);
     }
 

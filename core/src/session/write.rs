@@ -15,6 +15,7 @@ use dbproto::pipeline::{Expect, Owed};
 
 use crate::catalog::Catalog;
 use crate::error::Failure;
+use crate::listen::Hearing;
 use crate::pipe::{Asked, Before, Cancel, Flow, Mark, Seed, Server, ServerId, ServerUnnamed, Soil};
 use crate::pool::Pool;
 use crate::server::lose;
@@ -95,7 +96,9 @@ impl Shard {
         let before = io.output_len(server.socket);
         let worked = if server.pipeline.is_empty() { Before::Idle } else { Before::Busy };
         let Some(pool) = pools.get_mut(server.pool.0 as usize) else { return Ok(()) };
-        let statement_mode = pool.settings.mode == config::PoolMode::Statement;
+        // whether the next one may run, and where, is known when this one has ended
+        let one_by_one = pool.settings.mode == config::PoolMode::Statement
+            || session.ears.as_ref().is_some_and(|ears| ears.hearing == Hearing::Line);
         let mut writer = Writer::new(session, server, interner, pool);
         while !input.is_empty() && writer.session.barrier == Barrier::Open && writer.server.cancel == Cancel::None {
             let out = io.output(writer.server.socket);
@@ -127,8 +130,7 @@ impl Shard {
                     Written::Wait => break,
                 }
             }
-            if statement_mode && writer.server.pipeline.ready_count() > 0 {
-                // whether the next one may run is known when this one has ended
+            if one_by_one && writer.server.pipeline.ready_count() > 0 {
                 writer.session.barrier = Barrier::UntilReady;
             }
             if io.output_len(writer.server.socket) > SERVER_HIGH_WATER {

@@ -12,6 +12,8 @@ use crate::admin::Petition;
 use crate::bound::Bounds;
 use crate::catalog::keeper::WatchRequest;
 use crate::clerk::Ask;
+use crate::listen::alias::Aliases;
+use crate::listen::line::LineRequest;
 use crate::memory::MemoryBoard;
 use crate::throttle::Throttle;
 use crate::upstream::Directory;
@@ -34,6 +36,10 @@ pub(crate) struct Board {
     pub(crate) desk: Sender<Petition>,
     /// Where catalogs are asked for.
     pub(crate) keeper: Sender<WatchRequest>,
+    /// Where connections are asked for that listen for sessions.
+    pub(crate) lines: Sender<LineRequest>,
+    /// Which client holds which backend.
+    pub(crate) aliases: Aliases,
     /// Clients of each shard.
     clients: Vec<CachePadded<AtomicU32>>,
     total: CachePadded<AtomicU32>,
@@ -49,6 +55,8 @@ impl Board {
             bounds: Bounds::new(config),
             memory: MemoryBoard::new(config.limits.memory, shards),
             keeper: asked.keeper,
+            lines: asked.lines,
+            aliases: Aliases::default(),
             clerk: asked.clerk,
             desk: asked.desk,
             throttle: Throttle::new(config.auth.delay_max),
@@ -99,6 +107,7 @@ impl Board {
 /// Where shards ask for what they must not wait for.
 pub(crate) struct Asked {
     pub(crate) keeper: Sender<WatchRequest>,
+    pub(crate) lines: Sender<LineRequest>,
     pub(crate) clerk: Sender<Ask>,
     pub(crate) desk: Sender<Petition>,
 }

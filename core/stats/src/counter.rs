@@ -108,6 +108,8 @@ statistics! {
         clients_active,
         /// Sessions waiting for a server connection.
         clients_waiting,
+        /// Sessions for which one connection per database listens.
+        clients_listening,
         /// Server connections with nothing in flight.
         servers_idle,
         /// Server connections with requests of any number of sessions in flight.
@@ -140,6 +142,10 @@ statistics! {
         cleanings,
         /// Server connections asked what their session had left there.
         probes,
+        /// Sessions whose channels were taken over from their server connection.
+        listens_moved,
+        /// Notifications told to clients.
+        notifications,
         /// Settings of sessions that were applied on server connections, or sent along with requests.
         settings_replayed,
         /// Statements prepared on a server connection for a client.

@@ -143,6 +143,45 @@ pub fn backend_key_data(body: &[u8]) -> Result<(u32, &[u8]), MessageError> {
     Ok((u32::from_be_bytes(*process_id), secret))
 }
 
+/// A NotificationResponse.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Notification<'a> {
+    /// The backend whose transaction notified.
+    pub process_id: u32,
+    /// The channel.
+    pub channel: &'a [u8],
+    /// What was told.
+    pub payload: &'a [u8],
+}
+
+impl<'a> Notification<'a> {
+    /// Reads the body.
+    ///
+    /// # Errors
+    /// When it is malformed.
+    pub fn read(body: &'a [u8]) -> Result<Self, MessageError> {
+        let (process_id, rest) = body.split_first_chunk::<4>().ok_or(MessageError::Malformed)?;
+        let (channel, rest) = cstr(rest)?;
+        let (payload, rest) = cstr(rest)?;
+        if !rest.is_empty() {
+            return Err(MessageError::Malformed);
+        }
+        Ok(Self { process_id: u32::from_be_bytes(*process_id), channel, payload })
+    }
+}
+
+/// Appends a NotificationResponse.
+///
+/// # Errors
+/// When it is longer than a message can be.
+pub fn write_notification(out: &mut BytesMut, notification: Notification<'_>) -> Result<(), MessageError> {
+    super::write_frame(out, b'A', |out| {
+        out.put_u32(notification.process_id);
+        put_cstr(out, notification.channel);
+        put_cstr(out, notification.payload);
+    })
+}
+
 /// The columns of a DataRow; `None` is NULL. Ends with an error where the row is malformed.
 pub fn columns(body: &[u8]) -> impl Iterator<Item = Result<Option<&[u8]>, MessageError>> {
     let (mut left, mut rest) = match body.split_first_chunk::<2>() {
@@ -250,6 +289,18 @@ mod tests {
         assert!(backend_key_data(&[0, 0, 0, 1]).is_err());
         assert_eq!(backend_key_data(&[0, 0, 0, 1, 9, 9, 9, 9]), Ok((1, &[9, 9, 9, 9][..])));
         assert!(backend_key_data(&[0; 261]).is_err());
+    }
+
+    #[test]
+    fn a_notification_is_read_as_it_was_written() {
+        let notification = Notification { process_id: 7, channel: b"news", payload: b"x" };
+        let mut out = BytesMut::new();
+        write_notification(&mut out, notification).unwrap();
+        let body = out.get(5..).unwrap();
+        assert_eq!(Notification::read(body), Ok(notification));
+        for wrong in [&body[..3], &body[..body.len() - 1], &[body, b"more"].concat()] {
+            assert_eq!(Notification::read(wrong), Err(MessageError::Malformed));
+        }
     }
 
     #[test]

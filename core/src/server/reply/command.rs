@@ -3,6 +3,7 @@
 use std::rc::Rc;
 
 use super::Reply;
+use crate::listen::{Hearing, Listening};
 use crate::pipe::Soil;
 use crate::session::{Deallocating, Left, Naming, Pin, Resetting, Unnamed};
 
@@ -21,8 +22,10 @@ impl Reply<'_> {
         let pin = match tag {
             b"PREPARE" => Pin::Because("prepared in SQL"),
             b"LOAD" => Pin::Because("LOAD"),
-            // notifications must reach it at any time
-            b"LISTEN" => Pin::Found("LISTEN"),
+            b"LISTEN" if self.server.listening == Listening::No => {
+                self.server.listening = Listening::Yes;
+                return;
+            }
             b"DEALLOCATE ALL" => {
                 self.server.prepared.clear();
                 session.statements.clear();
@@ -51,6 +54,7 @@ impl Reply<'_> {
                 session.home = None;
                 session.left = Left::Unlikely;
                 session.custom.clear();
+                session.ears.iter_mut().for_each(|ears| ears.hearing = Hearing::Nowhere);
                 return;
             }
             _ => return,
