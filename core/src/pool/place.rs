@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use config::TlsMode;
 use runtime::Address;
 
+use crate::listen::Order;
 use crate::pipe::{List, Server, ServerId};
 use crate::pool::open::written;
 use crate::pool::{PoolId, Target};
@@ -153,6 +154,8 @@ impl Shard {
             if let Some(news) = &pool.news {
                 news.watch.retarget(pool.target.clone());
             }
+            let target = pool.target.clone();
+            self.hold_line(id, Order::Move(target));
             self.leave_places(io, id, scope);
             self.serve(io, id);
             self.hurry(io);
