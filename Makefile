@@ -33,12 +33,13 @@ bench: ## throughput against PostgreSQL and pgbouncer; ARGS="--quick" for a shor
 	$(CARGO) build --release --locked -p optimacore -p optimacore-benches
 	$(TARGET)/release/bench $(ARGS)
 
-soak: ## the long form of the tests: the oracle, the leak list, attacks, mutated inputs; about half an hour
+soak: ## the long form of the tests: the oracle, the leak list, attacks, mutated inputs, PostgreSQL's own; about 40 minutes
 	$(CARGO) build --locked --quiet -p optimacore
 	OPTIMACORE_SOAK_SECONDS=600 $(CARGO) test --locked -p optimacore-tests --test oracle -- --nocapture
 	OPTIMACORE_SOAK_SECONDS=120 $(CARGO) test --locked -p optimacore-tests --test leak
 	OPTIMACORE_SOAK_SECONDS=1 $(CARGO) test --locked -p optimacore-tests --test attack
 	OPTIMACORE_SOAK_SECONDS=120 $(CARGO) test --locked -p optimacore-tests --test listen random
+	OPTIMACORE_SOAK_SECONDS=1 $(CARGO) test --locked -p optimacore-tests --test regress
 	OPTIMACORE_FUZZ_SECONDS=60 $(CARGO) test --locked -p optimacore-tests --test fuzz
 
 deny: ## licences and advisories of every dependency (needs cargo-deny)

@@ -42,4 +42,7 @@ fi
 if [ -x tests/tests/drivers/install.sh ]; then
     tests/tests/drivers/install.sh
 fi
+if [ -x tests/tests/regress/install.sh ]; then
+    tests/tests/regress/install.sh
+fi
 say 'everything is there'

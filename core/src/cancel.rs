@@ -17,6 +17,8 @@ use crate::session::{Place, SessionId};
 use crate::shard::{Message, Shard, World};
 use crate::slab::{Key, TokenKind};
 
+pub(crate) mod told;
+
 /// Bits of a process id that hold the session's index; the shard's number is above them.
 const INDEX_BITS: u32 = 23;
 /// How long Postgres may take to deal with a cancel.
@@ -72,10 +74,16 @@ impl Shard {
         {
             tracing::warn!("a cancel request was dropped because the ring to its shard is full");
         }
+        self.route_cancel_told(io, process_id, secret);
     }
 
     pub(crate) fn cancel_session(&mut self, io: &mut World<'_>, index: u32, secret: u32) {
-        let Some(id) = self.sessions.key_at(index) else { return };
+        if let Some(id) = self.sessions.key_at(index).filter(|id| self.process_id_told(*id).is_none()) {
+            self.cancel_by_secret(io, id, secret);
+        }
+    }
+
+    fn cancel_by_secret(&mut self, io: &mut World<'_>, id: SessionId, secret: u32) {
         let Some(session) = self.sessions.get(id).filter(|session| session.secret == secret) else { return };
         let (place, pool) = (session.place, session.pool);
         if self.cancel_console(io, id, Withdrawal::Cancelled) {

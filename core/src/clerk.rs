@@ -235,6 +235,7 @@ impl Clerk<'_> {
             tls: self.board.directory.tls(number),
             proofs: proofs_of(database),
             connect_query: None,
+            settings: Arc::default(),
         };
         let (sender, tasks) = unbounded();
         let (shards, board, query) = (self.shards.to_vec(), Arc::clone(self.board), query.clone());

@@ -91,6 +91,11 @@ impl Setting {
         Self { name: name.into(), apply: apply.into(), value: Some(value.into()) }
     }
 
+    /// Whether it says who one is.
+    pub(crate) fn is_identity(&self) -> bool {
+        matches!(&*self.name, "session_authorization" | "role")
+    }
+
     /// One that a client's `SET` has brought about.
     fn of_statement(name: &str, apply: &str) -> Self {
         Self { name: name.into(), apply: apply.into(), value: assigned(name, apply).map(Into::into) }
@@ -186,6 +191,26 @@ impl Dress {
         Rc::new(Self::of(settings))
     }
 
+    /// The same set with one setting as another set has it.
+    pub(crate) fn with_same(self: &Rc<Self>, setting: &Setting) -> Rc<Self> {
+        let mut settings: Vec<_> = self.settings.iter().filter(|s| s.name != setting.name).cloned().collect();
+        settings.push(setting.clone());
+        Rc::new(Self::of(settings))
+    }
+
+    /// This set, for whom another is: `RESET ALL` does not change that.
+    pub(crate) fn as_whom(&self, other: &Self) -> Rc<Self> {
+        let values = self.settings.iter().filter(|setting| !setting.is_identity());
+        Rc::new(Self::of(
+            values.chain(other.settings.iter().filter(|setting| setting.is_identity())).cloned().collect(),
+        ))
+    }
+
+    /// The setting of this name.
+    pub(crate) fn setting(&self, name: &str) -> Option<&Setting> {
+        self.settings.iter().find(|setting| &*setting.name == name)
+    }
+
     /// The same set without one setting.
     pub(crate) fn without(self: &Rc<Self>, name: &str) -> Rc<Self> {
         let settings = self.settings.iter().filter(|s| &*s.name != name).cloned().collect();
@@ -278,7 +303,7 @@ pub(crate) fn literal(value: &str) -> String {
 }
 
 /// A parameter name: dotted parts, each quoted (`RESET "app"."tenant"`).
-fn write_identifier(out: &mut String, name: &str) {
+pub(crate) fn write_identifier(out: &mut String, name: &str) {
     for (index, part) in name.split('.').enumerate() {
         if index > 0 {
             out.push('.');

@@ -65,8 +65,12 @@ pub(crate) enum Mark {
     Dress,
     /// Our question what a session has left there.
     Probe,
+    /// Our question whether there are sequence values.
+    Sequences,
     /// Our Close of a statement for which there was no room.
     Evict(StatementId),
+    /// A client's RESET, with our words behind it that bring back what its session began with.
+    Restore,
     /// The end of the settings that travel with a request.
     Luggage,
 }
@@ -84,7 +88,9 @@ impl Mark {
             Self::Clean => 7 << 28,
             Self::Dress => 8 << 28,
             Self::Probe => 9 << 28,
+            Self::Sequences => 12 << 28,
             Self::Evict(id) => (10 << 28) | (id & MARK_ID_MASK),
+            Self::Restore => 13 << 28,
             Self::Luggage => 11 << 28,
         }
     }
@@ -102,6 +108,8 @@ impl Mark {
             8 => Self::Dress,
             9 => Self::Probe,
             10 => Self::Evict(id),
+            13 => Self::Restore,
+            12 => Self::Sequences,
             11 => Self::Luggage,
             _ => Self::None,
         }
@@ -210,6 +218,8 @@ pub(crate) enum Work {
 pub(crate) enum Goodbye {
     NotSaid,
     Said,
+    /// And the client whose connection it is has been told so.
+    ToldClient,
 }
 
 /// Whether the last message written to a connection is there whole.
@@ -552,6 +562,7 @@ mod tests {
             Mark::Dress,
             Mark::Probe,
             Mark::Evict(3),
+            Mark::Restore,
             Mark::Luggage,
         ] {
             assert_eq!(Mark::of(Owed::client(Expect::Parse).marked(mark.encode())), mark);

@@ -72,6 +72,8 @@ pub(crate) struct Target {
     pub(crate) proofs: Proofs,
     /// What is run on every new connection before clients may have it, and again when it was cleaned.
     pub(crate) connect_query: Option<Arc<str>>,
+    /// Settings that every new connection begins with.
+    pub(crate) settings: Arc<[(String, String)]>,
 }
 
 impl Target {
@@ -388,6 +390,16 @@ impl Shard {
             self.tell_rest(io, holder);
             self.note_listening(io, id);
             self.release(io, id);
+        } else if idle
+            && mode == Some(config::PoolMode::Session)
+            && session.pin == Pin::No
+            && session.stream_left == 0
+            && session.dress.fingerprint() != server.dress.fingerprint()
+        {
+            // DISCARD ALL has taken away what the session began with
+            session.waiting_since = io.now();
+            self.prepare(io, id, holder);
+            return;
         }
         if more {
             self.ready.push_back(holder);
@@ -402,9 +414,16 @@ impl Shard {
             self.doubt(io, id, "its client left in the middle of a request");
             return;
         }
-        server.soil = Soil::Unknown;
+        let clean = self.pools.get(server.pool.0 as usize).map(|pool| pool.settings.server_clean);
+        if clean != Some(config::ServerClean::Never) {
+            server.soil = Soil::Unknown;
+        }
         if server.status == dbproto::message::backend::TransactionStatus::Idle {
-            self.clean(io, id);
+            if server.soil == Soil::Unknown {
+                self.clean(io, id);
+            } else {
+                self.release(io, id);
+            }
             return;
         }
         if frontend::write_query(io.output(server.socket), b"ROLLBACK").is_ok() {

@@ -36,9 +36,17 @@ const QUESTION: &str = "SELECT 'l', '', '' WHERE EXISTS (SELECT FROM pg_catalog.
     UNION ALL SELECT 's', 'role', pg_catalog.current_setting('role') \
     UNION ALL SELECT 'a', session_user::pg_catalog.text, ''";
 
+/// Whether there are sequence values: a row, unless it fails for want of any (55000).
+pub(crate) const SEQUENCES: &str = "SELECT 'q', '', '' WHERE pg_catalog.lastval() IS NOT NULL";
+
 /// Why a session is kept on its connection, by the kind of the row.
-const BONDS: [(u8, &str); 4] =
-    [(b'l', "advisory lock"), (b't', "temporary object"), (b'c', "WITH HOLD cursor"), (b'p', "prepared in SQL")];
+const BONDS: [(u8, &str); 5] = [
+    (b'q', crate::session::write::soil::SEQUENCES),
+    (b'l', "advisory lock"),
+    (b't', "temporary object"),
+    (b'c', "WITH HOLD cursor"),
+    (b'p', "prepared in SQL"),
+];
 
 /// Whether it is known which settings of users' own the database's functions set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -110,6 +118,11 @@ impl Findings {
                 self.bond = self.bond.or_else(|| bond.map(|(_, reason)| *reason));
             }
         }
+    }
+
+    /// There are sequence values, of which no more can be said.
+    pub(crate) fn add_sequences(&mut self) {
+        self.bond.get_or_insert(crate::session::write::soil::SEQUENCES);
     }
 
     /// The channels the connection listens to.

@@ -16,10 +16,12 @@ use crate::slab::TokenKind;
 use secure::{Hop, Tried};
 
 pub(crate) mod login;
+mod lost;
 mod reply;
 pub(crate) mod secure;
 
-pub(crate) use reply::{CLIENT_HIGH_WATER, lose};
+pub(crate) use lost::lose;
+pub(crate) use reply::CLIENT_HIGH_WATER;
 
 /// How long a backend may take to end after it was told to.
 const CLOSING_MAX: Duration = Duration::from_secs(5);
@@ -148,7 +150,7 @@ impl Shard {
             }
             List::Shared | List::Draining => self.after_shared(io, id),
             // its end comes in a moment: nobody is to have it meanwhile
-            List::Idle if server.said_goodbye == Goodbye::Said => {
+            List::Idle if server.said_goodbye != Goodbye::NotSaid => {
                 self.move_to(id, List::Closing);
                 self.orphan_all(io, id, Ending::Theirs);
                 if let Some(server) = self.servers.get_mut(id) {
@@ -352,8 +354,10 @@ impl Shard {
         let Some(server) = self.servers.get(server_id) else { return };
         let in_transaction = server.status != dbproto::message::backend::TransactionStatus::Idle;
         let (owed, open) = (server.pipeline.client_ready_count(), server.pipeline.is_open());
+        let told = server.said_goodbye == Goodbye::ToldClient;
+        let own = self.pool(server.pool).is_some_and(|pool| pool.settings.mode == config::PoolMode::Session);
         let Some(session) = self.sessions.get_mut(id) else { return };
-        let pinned = session.pin != crate::session::Pin::No || session.left == Left::Likely;
+        let pinned = own || session.pin != crate::session::Pin::No || session.left == Left::Likely;
         let failure = match (owed, in_transaction) {
             (0, false) if !open => Failure::ConnectionLost { address },
             _ => Failure::OutcomeUnknown { address },
@@ -368,7 +372,7 @@ impl Shard {
             || session.stream_left > 0
             || !Session::is_ready(session)
         {
-            self.end_session(io, id, Some(&failure));
+            self.end_session(io, id, Some(&failure).filter(|_| !told));
             return;
         }
         Session::leave_server(session);

@@ -267,6 +267,8 @@ pub(crate) struct Session {
     pub(crate) socket: SocketId,
     /// The secret of its cancel key.
     pub(crate) secret: u32,
+    /// The process id it was told, if that is a backend's; see [`crate::cancel::told`].
+    pub(crate) told: Option<u32>,
     /// Where the client is; none for the Unix socket.
     pub(crate) peer: Option<IpAddr>,
     /// Which user of this machine it is; none by TCP.
@@ -336,6 +338,7 @@ impl Session {
         Self {
             socket,
             secret,
+            told: None,
             peer,
             uid: None,
             transport: Transport::Clear(Asked::Nothing),

@@ -18,6 +18,7 @@ use stats::{PoolStats, ShardStats};
 use crate::admin::pinned::PinLog;
 use crate::admin::{Levers, Order, Record, Withdrawal};
 use crate::bound::LineId;
+use crate::cancel::told::Told;
 use crate::cancel::{CancelConnection, random_secret};
 use crate::catalog::keeper::{DatabaseKey, News};
 use crate::clerk::Answer;
@@ -80,6 +81,8 @@ pub(crate) enum Message {
     Client(Box<Newcomer>),
     /// A cancel request for one of its sessions.
     Cancel { index: u32, secret: u32 },
+    /// The same, for whoever was told this process id of a backend.
+    CancelTold { process_id: u32, secret: u32 },
     /// Stop: let transactions finish until then.
     Drain(Instant),
     /// A shard whose clients wait asks for a connection of this pool.
@@ -120,6 +123,8 @@ pub(crate) struct Shard {
     pub(crate) sessions: Slab<Session>,
     pub(crate) servers: Slab<Server>,
     pub(crate) cancels: Slab<CancelConnection>,
+    /// Sessions that were told the process id of their backend.
+    pub(crate) told: Told,
     pub(crate) pools: Vec<Pool>,
     /// Pools by database and user.
     pub(crate) pool_index: HashMap<(String, String), PoolId>,
@@ -176,6 +181,7 @@ impl Shard {
             sessions: Slab::default(),
             servers: Slab::default(),
             cancels: Slab::default(),
+            told: Told::default(),
             pools: Vec::new(),
             pool_index: HashMap::new(),
             interner: Interner::default(),
@@ -316,6 +322,7 @@ impl Shard {
         self.cancel_console(io, id, Withdrawal::Gone);
         self.drop_ears(io, id);
         if let Some(session) = self.sessions.remove(id) {
+            self.forget_told(id, session.told);
             self.board.leave(io.shard());
             if !matches!(session.phase, Phase::Ready | Phase::Console(_) | Phase::Leaving(_)) {
                 self.stats.login_failures += 1;
@@ -501,6 +508,7 @@ impl Reactor for Shard {
         match message {
             Message::Client(newcomer) => self.adopt(io, newcomer),
             Message::Cancel { index, secret } => self.cancel_session(io, index, secret),
+            Message::CancelTold { process_id, secret } => self.cancel_told(io, process_id, secret),
             Message::Drain(until) => self.drain(io, until),
             Message::AskPermit { question, from } => self.on_ask_permit(io, question, from),
             Message::AskSlot { line, from } => self.on_ask_slot(io, line, from),

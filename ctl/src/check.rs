@@ -1,4 +1,4 @@
-//! `ctl check`: all that is wrong with a configuration file.
+//! `ctl check`: all that is wrong with a configuration file, our own or a pgbouncer.ini.
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,9 +10,9 @@ use crate::terminal;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// The configuration file.
+    /// The configuration file: TOML, or a pgbouncer.ini.
     file: PathBuf,
-    /// Print JSON: an object with `ok` and `errors`.
+    /// Print JSON: an object with `ok`, `errors` and `remarks`.
     #[arg(long)]
     json: bool,
 }
@@ -21,6 +21,8 @@ pub(crate) struct Options {
 struct Report {
     ok: bool,
     errors: Vec<Complaint>,
+    /// Keys of a pgbouncer.ini that have no effect here.
+    remarks: Vec<String>,
 }
 
 #[derive(Serialize)]
@@ -34,10 +36,14 @@ struct Complaint {
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let outcome = Config::load(&options.file);
     let code = if outcome.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    let remarks = config::pgbouncer::remarks(&options.file);
     if options.json {
         let errors = outcome.as_ref().err().into_iter().flat_map(config::ConfigErrors::iter).map(complaint).collect();
-        terminal::print(&serde_json::to_string_pretty(&Report { ok: outcome.is_ok(), errors })?)?;
+        terminal::print(&serde_json::to_string_pretty(&Report { ok: outcome.is_ok(), errors, remarks })?)?;
         return Ok(code);
+    }
+    for remark in &remarks {
+        terminal::complain(&format!("{} {remark}", terminal::bold("warning:")));
     }
     match &outcome {
         Ok(config) => terminal::print(&format!(

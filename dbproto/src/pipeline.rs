@@ -266,6 +266,12 @@ impl Pipeline {
         self.dropped.drain(..)
     }
 
+    /// What is owed next.
+    #[must_use]
+    pub fn head(&self) -> Option<Owed> {
+        self.queue.front().copied()
+    }
+
     /// Whether the backend owes nothing.
     #[must_use]
     pub fn is_empty(&self) -> bool {

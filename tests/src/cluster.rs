@@ -257,6 +257,44 @@ impl Cluster {
         }
     }
 
+    /// A command that runs as whoever PostgreSQL runs as.
+    #[must_use]
+    pub fn command(&self, program: &Path) -> Command {
+        let mut command = program::command(program);
+        command.current_dir(&self.dir).env("HOME", &self.dir);
+        run_as_unprivileged(&mut command);
+        command
+    }
+
+    /// Makes a directory that is PostgreSQL's own.
+    ///
+    /// # Panics
+    /// When it cannot.
+    pub fn own_dir(&self, path: &Path) {
+        fs::create_dir_all(path).unwrap();
+        if let Some((uid, gid)) = unprivileged() {
+            let made = path.ancestors().take_while(|dir| **dir != self.dir);
+            made.for_each(|dir| chown(dir, Some(uid), Some(gid)).unwrap());
+        }
+    }
+
+    /// Copies a directory for PostgreSQL.
+    ///
+    /// # Panics
+    /// When it cannot.
+    pub fn own_copy(&self, from: &Path, to: &Path) {
+        self.own_dir(to);
+        for entry in fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            let to = to.join(entry.file_name());
+            if entry.file_type().unwrap().is_dir() {
+                self.own_copy(&entry.path(), &to);
+            } else {
+                fs::copy(entry.path(), &to).unwrap();
+            }
+        }
+    }
+
     /// What it has logged.
     ///
     /// # Panics
@@ -271,10 +309,7 @@ impl Cluster {
     }
 
     fn program(&self, name: &str) -> Command {
-        let mut command = program::command(&program::postgres(name));
-        command.current_dir(&self.dir).env("HOME", &self.dir);
-        run_as_unprivileged(&mut command);
-        command
+        self.command(&program::postgres(name))
     }
 }
 
@@ -300,7 +335,7 @@ pub fn signal_process(id: u32, signal: Signal) {
 }
 
 /// Whose PostgreSQL runs as when the tests run as root, which it refuses.
-fn unprivileged() -> Option<(u32, u32)> {
+pub(crate) fn unprivileged() -> Option<(u32, u32)> {
     if !rustix::process::getuid().is_root() {
         return None;
     }
@@ -315,7 +350,7 @@ fn unprivileged() -> Option<(u32, u32)> {
     found
 }
 
-fn run_as_unprivileged(command: &mut Command) {
+pub(crate) fn run_as_unprivileged(command: &mut Command) {
     if let Some((uid, gid)) = unprivileged() {
         command.uid(uid).gid(gid);
     }

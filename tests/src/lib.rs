@@ -15,6 +15,7 @@ pub mod console;
 pub mod fault;
 mod guard;
 pub mod impostor;
+pub mod pgbouncer;
 pub mod plane;
 pub mod port;
 pub mod program;
@@ -24,6 +25,7 @@ pub use client::{ErrorReply, Message, RawClient, Reply, params};
 pub use cluster::Cluster;
 pub use fault::FaultProxy;
 pub use impostor::Impostor;
+pub use pgbouncer::Pgbouncer;
 pub use plane::{Plane, PlaneBuilder};
 pub use request::Request;
 

@@ -246,25 +246,8 @@ impl PlaneBuilder {
     #[must_use]
     pub fn start(self) -> Plane {
         let port = self.port;
-        let (dir, mut child, passed) = self.spawn();
-        let said = Arc::new(Mutex::new(String::new()));
-        let (stderr, heard) = (child.stderr.take().unwrap(), Arc::clone(&said));
-        std::thread::spawn(move || {
-            for line in BufReader::new(stderr).lines() {
-                let mut heard = heard.lock().unwrap();
-                heard.push_str(&line.unwrap());
-                heard.push('\n');
-            }
-        });
-        let shell = Command::new("sh");
-        let guard = Guard::new(shell, &format!("kill -9 {}; rm -rf \"$1\"", child.id()), dir.path());
-        let mut plane = Plane { dir, port, child, said, guard, _passed: passed };
-        wait_until("the data plane is ready for clients", || {
-            let ended = plane.child.try_wait().unwrap();
-            assert!(ended.is_none(), "the data plane ended: {}", plane.said());
-            plane.said().contains("ready for clients")
-        });
-        plane
+        let (dir, child, passed) = self.spawn();
+        Plane::await_ready(dir, child, port, passed)
     }
 
     /// Starts it with a configuration that it refuses; gives what it says.
@@ -360,6 +343,39 @@ impl Plane {
     #[must_use]
     pub fn before_port(port: u16) -> PlaneBuilder {
         PlaneBuilder::before_port(port)
+    }
+
+    /// One with a configuration file that is there already and has it listen on this port.
+    ///
+    /// # Panics
+    /// When it does not start.
+    #[must_use]
+    pub fn of_file(config: &Path, port: u16) -> Self {
+        let dir = tempfile::Builder::new().prefix("optimacore-test-").tempdir().unwrap();
+        let mut command = program::command(program::optimacore());
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        Self::await_ready(dir, command.arg("--config").arg(config).spawn().unwrap(), port, None)
+    }
+
+    fn await_ready(dir: TempDir, mut child: Child, port: u16, passed: Option<TcpListener>) -> Self {
+        let said = Arc::new(Mutex::new(String::new()));
+        let (stderr, heard) = (child.stderr.take().unwrap(), Arc::clone(&said));
+        std::thread::spawn(move || {
+            for line in BufReader::new(stderr).lines() {
+                let mut heard = heard.lock().unwrap();
+                heard.push_str(&line.unwrap());
+                heard.push('\n');
+            }
+        });
+        let shell = Command::new("sh");
+        let guard = Guard::new(shell, &format!("kill -9 {}; rm -rf \"$1\"", child.id()), dir.path());
+        let mut plane = Self { dir, port, child, said, guard, _passed: passed };
+        wait_until("the data plane is ready for clients", || {
+            let ended = plane.child.try_wait().unwrap();
+            assert!(ended.is_none(), "the data plane ended: {}", plane.said());
+            plane.said().contains("ready for clients")
+        });
+        plane
     }
 
     /// Where it listens on 127.0.0.1.

@@ -207,6 +207,18 @@ pub(crate) const POOL: Section = Section {
             "How many shared server connections of a pool, spread over the cores, are filled before more are used. Sessions with different settings never share one. Without the key: two per core.",
         ),
         key("share_depth", "number, at least 1", "64", "Requests in flight at once on one shared server connection."),
+        key(
+            "server_clean",
+            "`strict`, `declared`, `never`",
+            "\"strict\"",
+            "What is made sure of before another session has a server connection. `strict`: PostgreSQL is asked what was left there, and it is cleaned by `DISCARD ALL`, unless nothing that ran can leave anything. `declared`: the same where words of a text say so (`SET`, `TEMP`, advisory locks, `LISTEN`, `DO`, `CALL` ...); functions that are called are promised to leave nothing. `never`: sessions promise to leave nothing. What these promises cover is in `docs/pins.md`.",
+        ),
+        key(
+            "sequence_state",
+            "`shared`, `pin`",
+            "\"shared\"",
+            "What becomes of `currval` and `lastval`. `shared`: the session's connection answers them as long as no other session has had it, else 55000. `pin`: a session that has used a sequence keeps its connection until `DISCARD SEQUENCES` or `DISCARD ALL`.",
+        ),
     ],
 };
 
@@ -334,6 +346,12 @@ pub(crate) const DATABASE: Section = Section {
             "text",
             "",
             "SQL that is run on every new server connection before clients may have it, and again when the connection was cleaned by `DISCARD ALL`. When it fails, the connection is not used and the attempt counts as failed.",
+        ),
+        key(
+            "settings",
+            "table of texts",
+            "",
+            "Settings that server connections begin with, as in `{ TimeZone = \"UTC\" }`: what a client has that says nothing else, and what `RESET` goes back to.",
         ),
         key("tls", TLS_MODES, "", "Without the key: `[server]`'s."),
         key("tls_ca", "path", "", "Without the key: `[server]`'s."),

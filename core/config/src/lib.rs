@@ -10,6 +10,8 @@ mod error;
 pub mod hba;
 mod key;
 mod listing;
+pub mod pgbouncer;
+mod promise;
 mod read;
 mod secret;
 mod timeout;
@@ -27,6 +29,7 @@ pub use auth::{Auth, AuthQuery, Kinds, Known, Password, UserList};
 pub use error::{ConfigError, ConfigErrors};
 pub use key::reference;
 pub use listing::{Diff, Difference, Effect, Entry};
+pub use promise::{SequenceState, ServerClean};
 pub use timeout::{Timeout, TimeoutOverrides, Timeouts};
 pub use tls::{ListenTls, Proof, ProofList, ServerTls, TlsMode};
 pub use upstream::{Dns, Host, SessionAttrs, Upstream, look_up};
@@ -258,6 +261,10 @@ pub struct Pool {
     pub share_pipes: Option<u32>,
     /// Requests in flight at once on one shared server connection. Default 64.
     pub share_depth: u32,
+    /// Default `strict`.
+    pub server_clean: ServerClean,
+    /// Default `shared`.
+    pub sequence_state: SequenceState,
 }
 
 impl Default for Pool {
@@ -278,6 +285,8 @@ impl Default for Pool {
             share: Share::On,
             share_pipes: None,
             share_depth: 64,
+            server_clean: ServerClean::Strict,
+            sequence_state: SequenceState::Shared,
         }
     }
 }
@@ -301,6 +310,8 @@ pub struct PoolOverrides {
     pub share: Option<Share>,
     pub share_pipes: Option<u32>,
     pub share_depth: Option<u32>,
+    pub server_clean: Option<ServerClean>,
+    pub sequence_state: Option<SequenceState>,
 }
 
 impl PoolOverrides {
@@ -323,6 +334,8 @@ impl PoolOverrides {
             share: self.share.unwrap_or(pool.share),
             share_pipes: self.share_pipes.or(pool.share_pipes),
             share_depth: self.share_depth.unwrap_or(pool.share_depth),
+            server_clean: self.server_clean.unwrap_or(pool.server_clean),
+            sequence_state: self.sequence_state.unwrap_or(pool.sequence_state),
         }
     }
 }
@@ -352,6 +365,8 @@ pub struct Database {
     pub max_client_connections: Option<u32>,
     /// SQL that is run on every new server connection before clients may have it. Default: none.
     pub connect_query: Option<String>,
+    /// Settings that its server connections begin with. Default: none.
+    pub settings: Vec<(String, String)>,
     /// How its pools differ.
     pub pool: PoolOverrides,
 }
@@ -491,13 +506,14 @@ fn same_prefix<const N: usize>(a: [u8; N], b: [u8; N], prefix: u8) -> bool {
 }
 
 impl Config {
-    /// Reads a file.
+    /// Reads a file: our own, or a pgbouncer.ini.
     ///
     /// # Errors
     /// When it cannot be read, or as [`Config::parse`].
     pub fn load(path: &Path) -> Result<Self, ConfigErrors> {
         let file = path.display().to_string();
         match std::fs::read_to_string(path).map(Zeroizing::new) {
+            Ok(text) if pgbouncer::is_ini(path, &text) => pgbouncer::Import::load(path)?.config(),
             Ok(text) => Self::parse(&text, &file),
             Err(error) => Err(ConfigErrors(vec![ConfigError { file, place: None, message: error.to_string() }])),
         }

@@ -4,7 +4,8 @@ use std::fmt;
 use std::time::Duration;
 
 use crate::{
-    Config, Database, Limits, Pool, PoolMode, PoolOverrides, SessionAttrs, Share, Timeout, TimeoutOverrides, User,
+    Config, Database, Limits, Pool, PoolMode, PoolOverrides, SequenceState, ServerClean, SessionAttrs, Share, Timeout,
+    TimeoutOverrides, User,
 };
 
 mod secure;
@@ -252,6 +253,10 @@ fn set_pool(pool: &mut Pool, key: &str, value: &str) -> Result<(), String> {
         }
         "share_pipes" => pool.share_pipes = Some(positive(value)?),
         "share_depth" => pool.share_depth = positive(value)?,
+        "server_clean" => pool.server_clean = one_of(value, &ServerClean::ALL.map(|clean| (clean.name(), clean)))?,
+        "sequence_state" => {
+            pool.sequence_state = one_of(value, &SequenceState::ALL.map(|state| (state.name(), state)))?;
+        }
         "min_pool_size" => pool.min_pool_size = number(value)?,
         "reserve_pool_size" => pool.reserve_pool_size = number(value)?,
         "reserve_pool_timeout" => pool.reserve_pool_timeout = read_duration(value)?,
@@ -264,6 +269,12 @@ fn set_pool(pool: &mut Pool, key: &str, value: &str) -> Result<(), String> {
         _ => return Err(format!("there is no setting \"pool.{key}\"")),
     }
     Ok(())
+}
+
+fn one_of<T: Copy>(value: &str, choices: &[(&str, T)]) -> Result<T, String> {
+    let found = choices.iter().find(|(name, _)| *name == value).map(|(_, choice)| *choice);
+    let names = || choices.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ");
+    found.ok_or_else(|| format!("\"{value}\" is none of {}", names()))
 }
 
 fn number(value: &str) -> Result<u32, String> {
@@ -330,6 +341,8 @@ impl From<Pool> for PoolOverrides {
             share: Some(pool.share),
             share_pipes: pool.share_pipes,
             share_depth: Some(pool.share_depth),
+            server_clean: Some(pool.server_clean),
+            sequence_state: Some(pool.sequence_state),
             min_pool_size: Some(pool.min_pool_size),
             reserve_pool_size: Some(pool.reserve_pool_size),
             reserve_pool_timeout: Some(pool.reserve_pool_timeout),
@@ -357,6 +370,8 @@ fn overrides(out: &mut Vec<Entry>, of: &str, pool: &PoolOverrides) {
     optional(out, &key("share"), pool.share.map(Share::name));
     optional(out, &key("share_pipes"), pool.share_pipes);
     optional(out, &key("share_depth"), pool.share_depth);
+    optional(out, &key("server_clean"), pool.server_clean.map(ServerClean::name));
+    optional(out, &key("sequence_state"), pool.sequence_state.map(SequenceState::name));
     optional(out, &key("min_pool_size"), pool.min_pool_size);
     optional(out, &key("reserve_pool_size"), pool.reserve_pool_size);
     optional(out, &key("reserve_pool_timeout"), pool.reserve_pool_timeout.map(duration));
@@ -380,6 +395,8 @@ fn list_database(out: &mut Vec<Entry>, database: &Database) {
     optional(out, &key("max_connections"), database.max_connections);
     optional(out, &key("max_client_connections"), database.max_client_connections);
     optional(out, &key("connect_query"), database.connect_query.as_ref());
+    let settings: Vec<String> = database.settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    optional(out, &key("settings"), (!settings.is_empty()).then(|| list(&settings)));
     secure::server(out, &format!("database.{}", database.name), &database.tls);
     overrides(out, &key("pool"), &database.pool);
 }

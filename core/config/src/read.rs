@@ -152,6 +152,8 @@ fn overrides(reader: &mut Reader<'_>, table: &Table<'_>) -> PoolOverrides {
         share: reader.read(table, "share", value::share),
         share_pipes: reader.read(table, "share_pipes", value::positive),
         share_depth: reader.read(table, "share_depth", value::positive),
+        server_clean: reader.read(table, "server_clean", value::clean),
+        sequence_state: reader.read(table, "sequence_state", value::sequence_state),
     };
     if (out.mode, out.share) == (Some(PoolMode::Session), Some(Share::On)) {
         reader.tell(table.place("share"), "share = \"on\" has no meaning with mode = \"session\"".to_owned());
@@ -198,14 +200,21 @@ fn admin(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Admin {
     }
 }
 
-/// Tells users of the console that cannot log in, for want of a table of their own.
+/// Tells users of the console that cannot log in, since nothing is known of them.
 fn tell_strangers(reader: &mut Reader<'_>, root: &DeTable<'_>, config: &Config) {
+    let unknown = |name: &str| config.user(name).is_none() && config.auth.listed.find(name).is_none();
+    if config.auth.query.is_some() {
+        return;
+    }
     let Some(admin) = root.get(key::ADMIN.name).and_then(|table| table.get_ref().as_table()) else { return };
     for list in ["admin_users", "stats_users"] {
         let names = admin.get(list).and_then(|list| list.get_ref().as_array());
         for value in names.into_iter().flat_map(|names| names.iter()) {
-            if let Some(name) = value.get_ref().as_str().filter(|name| config.user(name).is_none()) {
-                reader.tell(Some(value.span()), format!("{list}: there is no [[user]] \"{name}\""));
+            if let Some(name) = value.get_ref().as_str().filter(|name| unknown(name)) {
+                reader.tell(
+                    Some(value.span()),
+                    format!("{list}: there is no [[user]] \"{name}\", and no such user in auth_file"),
+                );
             }
         }
     }
@@ -225,6 +234,7 @@ fn database(reader: &mut Reader<'_>, table: &Table<'_>, server: &ServerTls) -> O
     let max_connections = reader.read(table, "max_connections", value::positive);
     let max_client_connections = reader.read(table, "max_client_connections", value::positive);
     let connect_query = reader.read(table, "connect_query", value::text);
+    let settings = reader.read(table, "settings", value::settings).unwrap_or_default();
     let pool = reader.table(table.table, &key::POOL).map(|table| overrides(reader, &table)).unwrap_or_default();
     let port = port.unwrap_or(5432);
     let tls = tls::over(reader, table, server);
@@ -239,6 +249,7 @@ fn database(reader: &mut Reader<'_>, table: &Table<'_>, server: &ServerTls) -> O
         max_connections,
         max_client_connections,
         connect_query,
+        settings,
         tls,
         pool,
     })
@@ -403,7 +414,7 @@ fn unknown(name: &str, keys: &Section) -> String {
 }
 
 /// The name that was most likely meant.
-fn nearest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
+pub(crate) fn nearest<'n>(name: &str, names: impl Iterator<Item = &'n str>) -> Option<&'n str> {
     names
         .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
         .filter(|(likeness, _)| *likeness > 0.75)

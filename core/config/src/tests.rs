@@ -75,7 +75,7 @@ name = "ann"
         x.toml:25:1: [[database]] needs the key host
         x.toml:26:8: database "a" stands in line 20 already
         x.toml:27:8: port: must be at most 65535
-        x.toml:28:1: unknown key "xyzzy" in [[database]]; there are name, host, port, target_session_attrs, dbname, user, password, password_file, max_connections, max_client_connections, connect_query, tls, tls_ca, tls_crl, tls_certificate, tls_key, require_auth, pool
+        x.toml:28:1: unknown key "xyzzy" in [[database]]; there are name, host, port, target_session_attrs, dbname, user, password, password_file, max_connections, max_client_connections, connect_query, settings, tls, tls_ca, tls_crl, tls_certificate, tls_key, require_auth, pool
         x.toml:31:12: password: must be a SCRAM-SHA-256 verifier or an MD5 hash, not the password itself; make a verifier with ctl password-verifier
         x.toml:32:10: trust: "10.0.0.0/33" is no address range such as 10.0.0.0/8, nor "local"
         x.toml:32:25: trust: "lokal" is no address range such as 10.0.0.0/8, nor "local"
@@ -286,7 +286,10 @@ fn the_console_has_its_names_and_its_users() {
     let told: Vec<String> = Config::parse(&text, "f").unwrap_err().iter().map(ToString::to_string).collect();
     assert_eq!(
         told,
-        ["f:3:16: stats_users: there is no [[user]] \"eve\"", "f:5:8: name: \"pgbouncer\" is the console's"]
+        [
+            "f:3:16: stats_users: there is no [[user]] \"eve\", and no such user in auth_file",
+            "f:5:8: name: \"pgbouncer\" is the console's"
+        ]
     );
     let text = format!("[admin]\nadmin_users = [\"ann\"]\n[[database]]\nname = \"a\"\nhost = \"::1\"\n{user}");
     assert_eq!(Config::parse(&text, "f").unwrap().admin.admin_users, ["ann"]);

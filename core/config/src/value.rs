@@ -6,7 +6,10 @@ use std::time::Duration;
 
 use toml::de::DeValue;
 
-use crate::{Host, LogLevel, PoolMode, ProofList, Range, Secret, SessionAttrs, Share, Timeout, TlsMode};
+use crate::{
+    Host, LogLevel, PoolMode, ProofList, Range, Secret, SequenceState, ServerClean, SessionAttrs, Share, Timeout,
+    TlsMode,
+};
 
 /// Longest path a Unix socket can have: `sun_path` without its NUL.
 const SOCKET_PATH_LEN_MAX: usize = 107;
@@ -254,6 +257,34 @@ pub(crate) fn share(value: &DeValue<'_>) -> Parsed<Share> {
         None => choice(value, &[("on", Share::On), ("off", Share::Off)]),
     }
 }
+
+pub(crate) fn clean(value: &DeValue<'_>) -> Parsed<ServerClean> {
+    choice(value, &ServerClean::ALL.map(|clean| (clean.name(), clean)))
+}
+
+pub(crate) fn sequence_state(value: &DeValue<'_>) -> Parsed<SequenceState> {
+    choice(value, &SequenceState::ALL.map(|state| (state.name(), state)))
+}
+
+/// Settings with their values, in the order of their names.
+pub(crate) fn settings(value: &DeValue<'_>) -> Parsed<Vec<(String, String)>> {
+    let what = "a table of texts such as { TimeZone = \"UTC\" }";
+    let table = value.as_table().ok_or_else(|| format!("must be {what}, not {}", kind(value)))?;
+    let mut out = Vec::new();
+    for (name, value) in table {
+        let name = name.get_ref();
+        let is_part = |c: char| c.is_alphanumeric() || matches!(c, '_' | '.' | '$');
+        if name.is_empty() || !name.chars().all(is_part) || RESERVED_SETTINGS.contains(&&*name.to_ascii_lowercase()) {
+            return Err(format!("\"{}\" is no setting", name.escape_debug()));
+        }
+        out.push((name.to_string(), text(value.get_ref()).map_err(|error| format!("{name}: {error}"))?));
+    }
+    out.sort();
+    Ok(out)
+}
+
+/// Start-up parameters that are no settings.
+const RESERVED_SETTINGS: [&str; 4] = ["user", "database", "options", "replication"];
 
 pub(crate) fn tls_mode(value: &DeValue<'_>) -> Parsed<TlsMode> {
     use TlsMode::{Allow, Disable, Prefer, Require, VerifyCa, VerifyFull};

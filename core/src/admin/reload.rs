@@ -45,7 +45,9 @@ impl Desk {
         if let Some(tls) = tls {
             self.board.directory.move_to(&self.config, Arc::new(tls), &self.shards);
         }
-        Ok(notices(&diff.live, &diff.restart))
+        let mut notices = notices(&diff.live, &diff.restart);
+        notices.extend(config::pgbouncer::remarks(&self.file));
+        Ok(notices)
     }
 
     /// What hosts are encrypted with, if databases move by this configuration.

@@ -2,6 +2,8 @@
 //!
 //! Every query runs as simple protocol and gives text. Works from PostgreSQL 12 on.
 
+use std::collections::HashMap;
+
 use crate::catalog::{Facts, FunctionFact, Harmless, RelationFact};
 
 /// A row: columns as text.
@@ -46,8 +48,7 @@ const FUNCTIONS: &str = concat!(
 
 const RELATIONS: &str = "SELECT c.oid, c.relname, c.relkind, NOT c.relrowsecurity, \
      NOT EXISTS (SELECT FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid AND NOT t.tgisinternal) \
-     AND NOT EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid AND r.rulename <> '_RETURN'), \
-     CASE WHEN c.relkind = 'v' AND c.oid >= 16384 THEN pg_catalog.pg_get_viewdef(c.oid) END \
+     AND NOT EXISTS (SELECT FROM pg_catalog.pg_rewrite r WHERE r.ev_class = c.oid AND r.rulename <> '_RETURN') \
      FROM pg_catalog.pg_class c WHERE c.relkind IN ('r','p','v','m','f','S')";
 
 const EXPRESSIONS: &str = "SELECT adrelid, pg_catalog.pg_get_expr(adbin, adrelid) FROM pg_catalog.pg_attrdef \
@@ -91,8 +92,20 @@ const HIDDEN: &str = concat!(
      AND NOT EXISTS (SELECT FROM pg_catalog.pg_range WHERE rngcanonical <> 0 AND rngcanonical::oid NOT IN (SELECT oid FROM harmless))"
 );
 
-/// Reads all facts; `query` runs one query and gives its rows.
-pub(super) fn read<E>(mut query: impl FnMut(&str) -> Result<Vec<Row>, E>) -> Result<Facts, E> {
+/// Views of users' own. Their texts are asked for one by one: to write one, PostgreSQL locks what the view reads until the
+/// transaction ends, and whoever wants to alter that would have to wait for us, or fail.
+pub(super) const VIEWS: &str = "SELECT oid FROM pg_catalog.pg_class WHERE relkind = 'v' AND oid >= 16384";
+
+/// The question for one.
+pub(super) fn view(oid: &[u8]) -> String {
+    format!("SELECT pg_catalog.pg_get_viewdef({}::pg_catalog.oid)", String::from_utf8_lossy(oid))
+}
+
+/// Reads all other facts; `query` runs one query and gives its rows.
+pub(super) fn read<E>(
+    mut views: HashMap<u32, Vec<u8>>,
+    mut query: impl FnMut(&str) -> Result<Vec<Row>, E>,
+) -> Result<Facts, E> {
     let mut facts = Facts::default();
     for row in query(FUNCTIONS)? {
         facts.functions.push(FunctionFact {
@@ -103,13 +116,14 @@ pub(super) fn read<E>(mut query: impl FnMut(&str) -> Result<Vec<Row>, E>) -> Res
         });
     }
     for row in query(RELATIONS)? {
+        let oid = number(&row, 0);
         facts.relations.push(RelationFact {
-            oid: number(&row, 0),
+            oid,
             name: text(&row, 1),
             kind: text(&row, 2).first().copied().unwrap_or(0),
             reads: harmless(&row, 3),
             writes: harmless(&row, 4),
-            view: row.get(5).cloned().flatten(),
+            view: views.remove(&oid),
         });
     }
     facts.expressions = query(EXPRESSIONS)?.iter().map(|row| (number(row, 0), text(row, 1).into())).collect();
@@ -126,11 +140,11 @@ pub(super) fn read<E>(mut query: impl FnMut(&str) -> Result<Vec<Row>, E>) -> Res
     Ok(facts)
 }
 
-fn text(row: &Row, column: usize) -> Box<[u8]> {
+pub(super) fn text(row: &Row, column: usize) -> Box<[u8]> {
     row.get(column).cloned().flatten().unwrap_or_default().into()
 }
 
-fn number(row: &Row, column: usize) -> u32 {
+pub(super) fn number(row: &Row, column: usize) -> u32 {
     std::str::from_utf8(&text(row, column)).ok().and_then(|text| text.parse().ok()).unwrap_or(0)
 }
 

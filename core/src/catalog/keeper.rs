@@ -12,7 +12,7 @@ use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 use config::{SessionAttrs, TlsMode};
@@ -38,6 +38,11 @@ use crate::upstream::{Place, unfit};
 const WATCHES_MAX: usize = 64;
 /// How often a catalog is looked at for changes made elsewhere.
 const POLL_PAUSE: Duration = Duration::from_secs(1);
+/// How long nothing must have changed before a changed catalog is read, and how long that is waited for.
+const QUIET_PAUSE: Duration = Duration::from_millis(250);
+const SETTLE_MAX: Duration = Duration::from_secs(5);
+/// Readings in a row that may fail before the connection is taken to be the reason.
+const FAILURES_MAX: u32 = 5;
 /// Pauses after a failure.
 const RETRY_MIN: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(10);
@@ -193,6 +198,7 @@ impl Keeper {
             Err(error) => return error,
         };
         let mut seen: Option<(Vec<Row>, u64)> = None;
+        let mut failures: u32 = 0;
         loop {
             if self.watch.is_held() {
                 return io::Error::other("the database is paused");
@@ -210,18 +216,45 @@ impl Keeper {
                 Ok(mark) => mark,
                 Err(error) => return error,
             };
-            if seen.as_ref() != Some(&(mark.clone(), version)) {
+            let now = Some((mark, version));
+            if seen != now {
                 match link.read_facts() {
-                    Ok(facts) => self.publish(Some(Arc::new(Catalog::build(facts, version)))),
+                    Ok((facts, texts)) => {
+                        self.publish(Some(Arc::new(Catalog::build(facts, version))));
+                        seen = now.filter(|_| texts == Texts::All);
+                        failures = 0;
+                        *pause = RETRY_MIN;
+                    }
+                    // what was just found may be gone already
+                    Err(error) if error.kind() == io::ErrorKind::Other && failures < FAILURES_MAX => {
+                        failures += 1;
+                        seen = None;
+                        self.publish(None);
+                        self.settle();
+                        continue;
+                    }
                     Err(error) => return error,
                 }
-                seen = Some((mark, version));
-                *pause = RETRY_MIN;
             }
             // whether somebody woke us or the time is over, we look again
-            let _woken: Result<(), _> = self.woken.recv_timeout(POLL_PAUSE);
+            if self.woken.recv_timeout(POLL_PAUSE).is_ok() {
+                self.settle();
+            }
         }
     }
+
+    /// A change seldom comes alone: what is read between two is void at once, and whoever reads holds back VACUUM.
+    fn settle(&self) {
+        let until = Instant::now() + SETTLE_MAX;
+        while Instant::now() < until && !self.watch.is_held() && self.woken.recv_timeout(QUIET_PAUSE).is_ok() {}
+    }
+}
+
+/// Whether the text of every view could be read. Somebody may hold what a view reads.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Texts {
+    All,
+    Some,
 }
 
 trait Stream: Read + Write {}
@@ -328,12 +361,31 @@ impl Link {
         self.attrs == target.attrs && target.places.iter().any(|place| place.address == self.address)
     }
 
-    /// All facts as of one moment.
-    fn read_facts(&mut self) -> io::Result<Facts> {
+    /// The texts of views, then all other facts as of one moment. A view that changes in between has changed the mark.
+    fn read_facts(&mut self) -> io::Result<(Facts, Texts)> {
+        self.query("SET lock_timeout TO '100ms'")?;
+        let mut views = HashMap::new();
+        let mut texts = Texts::All;
+        for row in self.query(facts::VIEWS)? {
+            // without its text a view is nothing that could be shared
+            match self.query(&facts::view(&facts::text(&row, 0))) {
+                Ok(found) => {
+                    let text = found.into_iter().next().and_then(|row| row.into_iter().next().flatten());
+                    views.extend(text.map(|text| (facts::number(&row, 0), text)));
+                }
+                // gone meanwhile, or not to be had
+                Err(error) if error.kind() == io::ErrorKind::Other => {
+                    if error.to_string().contains("(55P03)") {
+                        texts = Texts::Some;
+                    }
+                }
+                Err(error) => return Err(error),
+            }
+        }
         self.query("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")?;
-        let facts = facts::read(|text| self.query(text))?;
+        let read = facts::read(views, |text| self.query(text));
         self.query("COMMIT")?;
-        Ok(facts)
+        Ok((read?, texts))
     }
 
     pub(crate) fn query(&mut self, text: &str) -> io::Result<Vec<Row>> {

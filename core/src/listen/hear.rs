@@ -178,7 +178,7 @@ impl Shard {
             let Some(session) = self.sessions.get(id) else { continue };
             if session.ears.as_ref().is_some_and(|ears| ears.hearing == Hearing::Line) {
                 let order = self.order_of(id);
-                self.tell(io, id, &frame, order);
+                self.inform(io, id, &frame, order);
             }
         }
     }
@@ -225,7 +225,11 @@ impl Shard {
         };
         let backend = (pool.database.0, told.process_id);
         let own = server.key.as_ref().is_some_and(|(pid, _)| *pid == told.process_id);
-        let process_id = if own { process_id(io.shard(), owner) } else { self.board.aliases.of(backend) };
+        let process_id = if own {
+            self.sessions.get(owner).and_then(|session| session.told).unwrap_or_else(|| process_id(io.shard(), owner))
+        } else {
+            self.board.aliases.of(backend)
+        };
         let mut frame = BytesMut::new();
         write_notification(&mut frame, Notification { process_id, ..told }).ok()?;
         if held {
@@ -246,12 +250,12 @@ impl Shard {
             server.listening = Listening::Yes;
             self.remember_home(id);
         }
-        self.tell(io, owner, &frame, moment);
+        self.inform(io, owner, &frame, moment);
         None
     }
 
     /// Tells a client something that it has not asked for just now, as soon as it may be told.
-    fn tell(&mut self, io: &mut World<'_>, id: SessionId, frame: &[u8], moment: Moment) {
+    fn inform(&mut self, io: &mut World<'_>, id: SessionId, frame: &[u8], moment: Moment) {
         let moving = self.passage_of(id).is_some();
         let Some(session) = self.sessions.get_mut(id).filter(|session| matches!(session.phase, Phase::Ready)) else {
             return;
@@ -316,7 +320,7 @@ impl Shard {
             hint: Some("Read anew what the notifications tell of."),
         };
         write_notice(&mut out, &report);
-        self.tell(io, id, &out, Moment::Now);
+        self.inform(io, id, &out, Moment::Now);
     }
 
     /// From now on the line listens to these channels for a session too; gives those that are new on this shard.

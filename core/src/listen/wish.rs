@@ -91,8 +91,10 @@ fn is_harmless(session: &Session, pool: &Pool, request: &[u8]) -> Option<()> {
 /// Whether a text is a setting that the session carries, and none of how names are written.
 fn is_setting(text: &[u8]) -> bool {
     match Setting::read(text) {
-        Some(Setting::Set { name, .. } | Setting::Reset { name }) => !name.contains("encoding"),
-        Some(Setting::ResetAll) | None => false,
+        Some(Setting::Set { name, .. } | Setting::Reset { name } | Setting::Restore { name }) => {
+            !name.contains("encoding")
+        }
+        Some(Setting::ResetAll | Setting::RestoreAll) | None => false,
     }
 }
 

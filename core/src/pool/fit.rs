@@ -138,6 +138,7 @@ impl Shard {
             return;
         }
         let promised = server.promised.take();
+        server.holder = None;
         let failure = server.work_failure.take();
         let work = std::mem::replace(&mut server.work, Work::Other);
         // what the last session set may cut our own work short (`statement_timeout`); the next one is not to suffer from it
@@ -203,7 +204,8 @@ impl Shard {
         let backend = server.key.as_ref().filter(|_| may_notify).map(|(backend, _)| *backend);
         if let Some(pool) = self.pools.get_mut(server.pool.0 as usize) {
             pool.note_wait(waited);
-            if let Some(backend) = backend {
+            // in session mode clients are told their backends' own
+            if let Some(backend) = backend.filter(|_| pool.settings.mode != config::PoolMode::Session) {
                 self.board.aliases.note((pool.database.0, backend), own);
             }
         }

@@ -7,6 +7,7 @@
 
 use std::rc::Rc;
 
+use config::SequenceState;
 use dbproto::message::backend::TransactionStatus;
 use dbproto::message::frontend;
 use dbproto::pipeline::{Expect, Owed};
@@ -49,9 +50,16 @@ impl Shard {
         if frontend::write_query(io.output(server.socket), question.as_bytes()).is_ok() {
             server.pipeline.push(Owed::nobody(Expect::Query).marked(Mark::Probe.encode()));
         }
+        if pool.settings.sequence_state == SequenceState::Pin
+            && frontend::write_query(io.output(server.socket), probe::SEQUENCES.as_bytes()).is_ok()
+        {
+            server.pipeline.push(Owed::nobody(Expect::Query).marked(Mark::Sequences.encode()));
+        }
         server.findings = Some(Box::default());
         server.work_failure = None;
         server.asked = Asked::Since;
+        // whatever was promised: what is found there must not go on to somebody else
+        server.soil = Soil::Unknown;
         pool.stats.probes += 1;
         if let Some(holder) = server.holder
             && let Some(session) = self.sessions.get_mut(holder)

@@ -151,6 +151,7 @@ impl Shard {
             tls: self.tls.servers.get(number).cloned().unwrap_or_default(),
             proofs: proofs_of(found),
             connect_query: found.connect_query.as_deref().map(Arc::from),
+            settings: found.settings.clone().into(),
         };
         (target, lending)
     }

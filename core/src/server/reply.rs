@@ -15,15 +15,15 @@ use runtime::reactor::LOW_WATER;
 use crate::deadline::query_timeout_report;
 use crate::pace::Paces;
 use crate::pipe::{
-    Asked, Delivery, Flow, Goodbye, List, Luggage, Mark, Owner, Server, ServerId, ServerUnnamed, Soil, Streaming,
-    WorkFailure,
+    Asked, Delivery, Flow, List, Luggage, Mark, Owner, Server, ServerId, ServerUnnamed, Soil, Streaming, WorkFailure,
 };
 use crate::pool::Pool;
 use crate::pool::statement::refusal;
+use crate::server::lost::lose;
 use crate::session::setting::Setting;
-use crate::session::{Carrying, Resetting, Session, SessionId, Unnamed};
+use crate::session::{Carrying, Resetting, Session, SessionId};
 use crate::shard::{Shard, World};
-use crate::statement::{Interner, NAME_PREFIX};
+use crate::statement::Interner;
 
 mod command;
 
@@ -35,6 +35,8 @@ const JUDGED_LEN_MAX: usize = 1024 * 1024;
 const SHARED_REPLY_MAX: usize = 64 * 1024;
 /// Unsent bytes of a client above which its server connection is not read from.
 pub(crate) const CLIENT_HIGH_WATER: usize = 256 * 1024;
+
+mod refusal;
 
 /// Whether a message is a part of a reply, rather than its end.
 const fn outcome_is_not_ready(tag: u8) -> bool {
@@ -236,9 +238,8 @@ impl Shard {
             Outcome::Ready(owed, status) => reply.ready(owed, status, now)?,
             Outcome::Copy(audience, _) => reply.copy(audience)?,
             Outcome::Farewell => {
-                reply.server.said_goodbye = Goodbye::Said;
                 tracing::info!(message = %String::from_utf8_lossy(ErrorFields::new(body).get(b'M').unwrap_or_default()), "PostgreSQL ends a connection");
-                Placed::NOWHERE
+                reply.fatal()
             }
         };
         if placed.to.is_some()
@@ -316,8 +317,11 @@ impl Reply<'_> {
             }
         }
         // on a shared pipe values and notifications belong to nobody; notices belong to the request that is being answered
-        let held =
-            self.server.list == List::Exclusive || (self.server.findings.is_some() && self.server.holder.is_some());
+        let held = match tag {
+            // what our own dressing changes, the client knows already
+            b'S' => self.server.list == List::Exclusive || self.server.findings.is_some(),
+            _ => true,
+        } && (self.server.list == List::Exclusive || self.server.holder.is_some());
         let wanted = tag == b'N' || held;
         Placed::at(self.to.filter(|_| wanted))
     }
@@ -343,6 +347,10 @@ impl Reply<'_> {
 
     fn part(&mut self, audience: Audience, tag: u8, body: &[u8]) -> Placed {
         if tag == b'C' && audience == Audience::Client {
+            if body == b"SET\0" && self.server.pipeline.head().is_some_and(|head| Mark::of(head) == Mark::Restore) {
+                // our own words behind the client's
+                return Placed::NOWHERE;
+            }
             self.command_tag(body);
         } else if tag == b'C' && body == b"DISCARD ALL\0" {
             self.server.forget_everything();
@@ -377,7 +385,9 @@ impl Reply<'_> {
             | Mark::OwnUnnamed
             | Mark::Clean
             | Mark::Dress
-            | Mark::Probe => {}
+            | Mark::Probe
+            | Mark::Restore
+            | Mark::Sequences => {}
             Mark::Luggage => {
                 if let Some(request) = self.server.in_flight.front_mut() {
                     request.luggage = Luggage::Done;
@@ -390,12 +400,18 @@ impl Reply<'_> {
     fn error(&mut self, owed: Owed, body: &[u8]) -> Result<Placed, String> {
         let fields = ErrorFields::new(body);
         let fatal = fields.get(b'V').is_some_and(|severity| severity == b"FATAL" || severity == b"PANIC");
-        self.pool.stats.count_error(fields.get(b'C').unwrap_or_default());
-        if fatal {
-            // the connection ends for a reason that is not the client's; what that means for it is told when it has ended
+        let mark = Mark::of(owed);
+        if mark == Mark::Sequences && !fatal {
+            // 55000: there are none; else there are some that may not be looked at
+            if let (Some(findings), false) = (&mut self.server.findings, fields.get(b'C') == Some(b"55000")) {
+                findings.add_sequences();
+            }
             return Ok(Placed::NOWHERE);
         }
-        let mark = Mark::of(owed);
+        self.pool.stats.count_error(fields.get(b'C').unwrap_or_default());
+        if fatal {
+            return Ok(self.fatal());
+        }
         if matches!(mark, Mark::Clean | Mark::Dress | Mark::Probe) {
             let text = |code| String::from_utf8_lossy(fields.get(code).unwrap_or_default()).into_owned();
             let failure = WorkFailure { during: mark, sqlstate: text(b'C'), message: text(b'M') };
@@ -427,23 +443,6 @@ impl Reply<'_> {
         let cancelled = fields.get(b'C') == Some(b"57014");
         let late = cancelled.then(|| query_timeout_report(self.server, &self.pool.settings.timeouts)).flatten();
         Ok(Placed { instead: late.or_else(|| self.with_own_names(body)), ..placed })
-    }
-
-    /// An error that names a statement by a name of ours, with the session's name for it.
-    fn with_own_names(&self, body: &[u8]) -> Option<BytesMut> {
-        let at = body.windows(NAME_PREFIX.len()).position(|part| part == NAME_PREFIX)?;
-        let (before, rest) = body.split_at_checked(at)?;
-        let digits = rest.get(NAME_PREFIX.len()..)?.iter().take_while(|byte| byte.is_ascii_digit()).count();
-        let (name, after) = rest.split_at_checked(NAME_PREFIX.len() + digits)?;
-        let statements = &self.session.as_deref()?.statements;
-        let (own, _) = statements.iter().find(|(_, statement)| statement.name().as_bytes() == name)?;
-        let mut out = BytesMut::new();
-        let written = dbproto::message::write_frame(&mut out, b'E', |out| {
-            for piece in [before, own, after] {
-                out.extend_from_slice(piece);
-            }
-        });
-        written.is_ok().then_some(out)
     }
 
     /// Takes back what items skipped by an error had promised.
@@ -540,39 +539,5 @@ impl Reply<'_> {
         } else {
             Err("a shared request began a COPY".to_owned())
         }
-    }
-}
-
-/// What an item had promised did not happen.
-pub(crate) fn lose(server: &mut Server, session: Option<&mut Session>, owed: Owed) {
-    let mark = Mark::of(owed);
-    match mark {
-        Mark::ClientParse(id) | Mark::OwnParse(id) => server.prepared.on_parse_lost(id),
-        Mark::Evict(id) => server.prepared.on_evict_lost(id),
-        Mark::OwnUnnamed | Mark::UnnamedParse => server.unnamed = ServerUnnamed::Unknown,
-        Mark::None
-        | Mark::SyntheticParse(_)
-        | Mark::SyntheticClose
-        | Mark::Clean
-        | Mark::Dress
-        | Mark::Probe
-        | Mark::Luggage => {}
-    }
-    let Some(session) = session else { return };
-    match mark {
-        Mark::ClientParse(_) | Mark::SyntheticParse(_) | Mark::SyntheticClose => {
-            if let Some(change) = session.changes.pop_front() {
-                change.undo(&mut session.statements);
-            }
-        }
-        Mark::UnnamedParse => session.unnamed = Unnamed::Absent,
-        Mark::None
-        | Mark::OwnParse(_)
-        | Mark::OwnUnnamed
-        | Mark::Clean
-        | Mark::Dress
-        | Mark::Probe
-        | Mark::Luggage
-        | Mark::Evict(_) => {}
     }
 }

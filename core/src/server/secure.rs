@@ -113,8 +113,10 @@ impl Shard {
         match &server.hop {
             Hop::Asking(_) => startup::write_ssl_request(io.output(server.socket)),
             Hop::Clear | Hop::Secured(_) => {
-                let parameters: [(&[u8], &[u8]); 2] =
-                    [(b"user", pool.target.user.as_bytes()), (b"database", pool.target.database.as_bytes())];
+                let mut parameters: Vec<(&[u8], &[u8])> =
+                    vec![(b"user", pool.target.user.as_bytes()), (b"database", pool.target.database.as_bytes())];
+                let settings = pool.target.settings.iter();
+                parameters.extend(settings.map(|(name, value)| (name.as_bytes(), value.as_bytes())));
                 startup::write_startup(io.output(server.socket), &parameters);
             }
             Hop::Handshaking(_) => {}

@@ -63,6 +63,39 @@ pub(super) fn leaves_something(text: &[u8]) -> bool {
     words(text).any(|found| HINTS.iter().any(|word| found.eq_ignore_ascii_case(word)))
 }
 
+/// Words that say that something is left, wherever they stand.
+const SAYS: [&[u8]; 10] = [
+    b"set_config",
+    b"temp",
+    b"temporary",
+    b"pg_temp",
+    b"pg_advisory_lock",
+    b"pg_advisory_lock_shared",
+    b"pg_try_advisory_lock",
+    b"pg_try_advisory_lock_shared",
+    b"hold",
+    b"setseed",
+];
+/// Words that say so where a statement begins.
+const BEGINS: [&[u8]; 9] = [b"set", b"reset", b"discard", b"do", b"call", b"listen", b"load", b"prepare", b"execute"];
+
+/// Whether the words of a text say that it leaves something: what sessions still declare that promise to leave nothing
+/// unsaid.
+pub(super) fn declares_state(text: &[u8]) -> bool {
+    let among = |list: &[&[u8]], found: &[u8]| list.iter().any(|word| found.eq_ignore_ascii_case(word));
+    // a comment may hide where a statement begins
+    let commented = text.windows(2).any(|pair| pair == b"--" || pair == b"/*");
+    let begins = |text: &[u8]| words(text).next().is_some_and(|first| among(&BEGINS, first));
+    words(text).any(|found| among(&SAYS, found) || commented && among(&BEGINS, found))
+        || text.split(|byte| *byte == b';').any(begins)
+}
+
+/// Whether a text that is known to use sequences only looks at values that are there: `select lastval()`.
+pub(super) fn only_looks_at_sequences(text: &[u8]) -> bool {
+    let selects = words(text).next().is_some_and(|first| first.eq_ignore_ascii_case(b"select"));
+    selects && !words(text).any(|word| word.eq_ignore_ascii_case(b"nextval") || word.eq_ignore_ascii_case(b"setval"))
+}
+
 /// The words of a text, in one pass: it may be long.
 fn words(text: &[u8]) -> impl Iterator<Item = &[u8]> {
     text.split(|byte| !is_part(*byte)).filter(|word| !word.is_empty())
@@ -159,6 +192,34 @@ mod tests {
         }
         for text in ["", "select offset, template, documents, roles from t", "select set_of_them"] {
             assert!(!leaves_something(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn who_only_looks_at_sequences_does_not_use_them() {
+        assert!(only_looks_at_sequences(b" SELECT currval('a'), lastval()"));
+        for text in ["select nextval('a')", "select lastval(), SetVal('a', 1)", "insert into t values (lastval())", ""]
+        {
+            assert!(!only_looks_at_sequences(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_declared_is_told_by_where_words_stand() {
+        for text in [
+            "SET work_mem = 1",
+            "begin; reset all",
+            "select set_config('a.b', '', false)",
+            "/* a */ set x = 1",
+            "-- a\n discard plans",
+            "create temp table x()",
+            "do $$ $$",
+            "declare c cursor with hold for select 1",
+        ] {
+            assert!(declares_state(text.as_bytes()), "{text}");
+        }
+        for text in ["", "update t set a = f(1)", "insert into t values (1) on conflict do nothing", "select f()"] {
+            assert!(!declares_state(text.as_bytes()), "{text}");
         }
     }
 

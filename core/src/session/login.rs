@@ -136,6 +136,8 @@ impl Shard {
         session.login_dress = Rc::new(Dress::from_startup(settings));
         session.dress = Rc::clone(&session.login_dress);
         match pool.welcomes.get(&session.dress.fingerprint()) {
+            // it has a connection of its own from the beginning, whose process id it is told
+            _ if pool.settings.mode == config::PoolMode::Session => self.acquire(io, id),
             Some(parameters) => {
                 let parameters = Rc::clone(parameters);
                 self.welcome(io, id, &parameters);
@@ -190,8 +192,14 @@ impl Shard {
         let (Some(session), Some(server)) = (self.sessions.get(id), self.servers.get(server_id)) else { return };
         let parameters: crate::pool::Parameters = server.parameters.clone().into();
         let (fingerprint, pool) = (session.dress.fingerprint(), session.pool);
+        let process_id = server.key.as_ref().map(|(process_id, _)| *process_id);
+        let mut mode = config::PoolMode::Transaction;
         if let Some(pool) = self.pool_mut(pool) {
             pool.remember_welcome(fingerprint, Rc::clone(&parameters));
+            mode = pool.settings.mode;
+        }
+        if let Some(process_id) = process_id.filter(|_| mode == config::PoolMode::Session) {
+            self.tell(id, process_id);
         }
         self.welcome(io, id, &parameters);
         // not here: the next who waits would be welcomed inside this call, and so on
@@ -199,8 +207,8 @@ impl Shard {
     }
 
     fn welcome(&mut self, io: &mut World<'_>, id: SessionId, parameters: &crate::pool::Parameters) {
-        let process_id = cancel::process_id(io.shard(), id);
         let Some(session) = self.sessions.get_mut(id) else { return };
+        let process_id = session.told.unwrap_or_else(|| cancel::process_id(io.shard(), id));
         session.phase = Phase::Ready;
         session.reading = reading(parameters);
         let out = io.output(session.socket);

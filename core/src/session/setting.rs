@@ -19,10 +19,14 @@ const SETTINGS_MAX: usize = 64;
 pub(crate) enum Setting {
     /// Sets a parameter; the words that do it again elsewhere.
     Set { name: String, apply: String },
-    /// Takes one back to what the session began with.
+    /// Takes one back to what the session began with; the connection falls back to a value of its own.
     Reset { name: String },
     /// Takes all back.
     ResetAll,
+    /// Takes one back, and the connection too, by words of ours (see `session::write::restore`).
+    Restore { name: String },
+    /// Takes all back, and the connection too.
+    RestoreAll,
 }
 
 impl Setting {
@@ -46,11 +50,13 @@ impl Setting {
         }
         let (verb, mut rest) = tokens.split_first()?;
         if is_word(*verb, "reset") {
-            let [token] = rest else { return None };
-            if is_word(*token, "all") {
-                return Some(Self::ResetAll);
-            }
-            return Some(Self::Reset { name: parameter(&[*token])? });
+            return match rest {
+                [all] if is_word(*all, "all") => Some(Self::ResetAll),
+                [time, zone] if is_word(*time, "time") && is_word(*zone, "zone") => {
+                    Some(Self::Reset { name: "timezone".to_owned() })
+                }
+                name => Some(Self::Reset { name: parameter(name)? }),
+            };
         }
         if !is_word(*verb, "set") {
             return None;
@@ -64,13 +70,19 @@ impl Setting {
             && is_word(*time, "time")
             && is_word(*zone, "zone")
         {
-            return Some(Self::Set { name: "timezone".to_owned(), apply: apply(text)? });
+            let name = "timezone".to_owned();
+            return match rest {
+                [_, _, only] if is_word(*only, "local") || is_word(*only, "default") => Some(Self::Reset { name }),
+                _ => Some(Self::Set { name, apply: apply(text)? }),
+            };
         }
         let equals = rest.iter().position(|token| *token == Token::Operator(b"=") || is_word(*token, "to"))?;
         let (name, value) = rest.split_at_checked(equals)?;
         let name = parameter(name)?;
         match value {
             [_, only] if is_word(*only, "default") => Some(Self::Reset { name }),
+            // its value adds to what it was
+            _ if name == "datestyle" => None,
             [_, _, ..] => Some(Self::Set { name, apply: apply(text)? }),
             _ => None,
         }
@@ -78,7 +90,7 @@ impl Setting {
 
     /// Whether it takes something back.
     pub(crate) const fn is_reset(&self) -> bool {
-        matches!(self, Self::Reset { .. } | Self::ResetAll)
+        matches!(self, Self::Reset { .. } | Self::ResetAll | Self::Restore { .. } | Self::RestoreAll)
     }
 
     /// What the session and the connection wear after it: `worn` by the connection, `own` by the session, which began with
@@ -91,10 +103,15 @@ impl Setting {
             }
             Self::Reset { name } => {
                 let first = first.settings().iter().find(|setting| *setting.name == **name);
-                let next = first.map_or_else(|| own.without(name), |setting| own.with(name, &setting.apply));
+                let next = first.map_or_else(|| own.without(name), |setting| own.with_same(setting));
                 Some((next, worn.without(name)))
             }
-            Self::ResetAll => Some((Rc::new(first.clone()), Rc::default())),
+            Self::ResetAll => Some((first.as_whom(own), Dress::default().as_whom(worn))),
+            Self::Restore { name } => {
+                let began = first.setting(name)?;
+                Some((own.with_same(began), worn.with_same(began)))
+            }
+            Self::RestoreAll => Some((first.as_whom(own), first.as_whom(worn))),
         }
     }
 }
@@ -147,8 +164,6 @@ fn parameter(tokens: &[Token<'_>]) -> Option<String> {
     let peculiar = [
         "role",
         "session_authorization",
-        // its value adds to what it was
-        "datestyle",
         "seed",
         "local",
         "session",
@@ -193,6 +208,11 @@ mod tests {
         assert_eq!(Setting::read(b"set work_mem to default"), Some(Setting::Reset { name: "work_mem".into() }));
         assert_eq!(Setting::read(b"reset Work_mem"), Some(Setting::Reset { name: "work_mem".into() }));
         assert_eq!(Setting::read(b"RESET ALL"), Some(Setting::ResetAll));
+        for text in ["reset time zone", "set time zone local", "set session time zone default", "reset timezone"] {
+            assert_eq!(Setting::read(text.as_bytes()), Some(Setting::Reset { name: "timezone".into() }), "{text}");
+        }
+        assert_eq!(Setting::read(b"reset app.\"Tenant\";"), Some(Setting::Reset { name: "app.tenant".into() }));
+        assert_eq!(Setting::read(b"reset datestyle"), Some(Setting::Reset { name: "datestyle".into() }));
     }
 
     #[test]
@@ -209,6 +229,8 @@ mod tests {
             "set work_mem",
             "set \"role\" = x",
             "set 'a' = 1",
+            "set datestyle to iso",
+            "reset session authorization",
             "select 1",
             "reset role",
             "set work_mem = '1",
@@ -237,5 +259,20 @@ mod tests {
         assert_eq!(worn.fingerprint(), 0, "the connection itself knows nothing of the session's beginning");
         let (own, worn) = Setting::ResetAll.change(&own, &worn, &first).unwrap();
         assert_eq!((own.fingerprint(), worn.fingerprint()), (first.fingerprint(), 0));
+        let back = Setting::Restore { name: "work_mem".to_owned() };
+        let (own, worn) = Setting::read(b"set work_mem = '1MB'").unwrap().change(&own, &worn, &first).unwrap();
+        let (own, worn) = back.change(&own, &worn, &first).unwrap();
+        assert_eq!((own.fingerprint(), worn.fingerprint()), (first.fingerprint(), first.fingerprint()));
+        assert_eq!(Setting::Restore { name: "jit".to_owned() }.change(&own, &worn, &first), None);
+    }
+
+    #[test]
+    fn resetting_all_leaves_who_one_is() {
+        let first = Dress::from_startup([("work_mem", "2MB"), ("role", "a")].into_iter());
+        let now = Rc::new(Dress::from_startup([("work_mem", "1MB"), ("role", "b")].into_iter()));
+        let still = |settings: &[(&str, &str)]| Rc::new(Dress::from_startup(settings.iter().copied()));
+        let began = still(&[("work_mem", "2MB"), ("role", "b")]);
+        assert_eq!(Setting::ResetAll.change(&now, &now, &first), Some((Rc::clone(&began), still(&[("role", "b")]))));
+        assert_eq!(Setting::RestoreAll.change(&now, &now, &first), Some((Rc::clone(&began), began)));
     }
 }

@@ -16,26 +16,28 @@ use dbproto::pipeline::{Expect, Owed};
 use crate::catalog::Catalog;
 use crate::error::Failure;
 use crate::listen::Hearing;
-use crate::pipe::{Asked, Before, Cancel, Flow, Mark, Seed, Server, ServerId, ServerUnnamed, Soil};
+use crate::pipe::{Before, Cancel, Flow, Mark, Server, ServerId, ServerUnnamed};
 use crate::pool::Pool;
 use crate::server::lose;
-use crate::session::hazard::{chooses_seed, foreign, hazard, leaves_something, note_custom_settings, search_passing};
+use crate::session::hazard::{foreign, search_passing};
 use crate::session::request::{REQUEST_LEN_MAX, is_frontend};
 use crate::session::setting::Setting;
-use crate::session::{Barrier, Change, Left, Naming, Pin, Reading, Resetting, Session, SessionId, Unnamed};
+use crate::session::{Barrier, Change, Naming, Pin, Reading, Resetting, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
 use crate::statement::{Interner, Preparation, Statement, StatementSource, Wording};
-use crate::verdict::judge;
-use dbproto::sql::Backslash;
 
 mod along;
 mod long;
 mod naming;
 mod prepare;
 mod refusal;
+mod restore;
+pub(crate) mod soil;
 
 use naming::{ends_many, names_statements};
 use prepare::PreparedCounts;
+use restore::Back;
+use soil::Promise;
 
 /// Unsent bytes of a server connection above which its session is not read from.
 const SERVER_HIGH_WATER: usize = 256 * 1024;
@@ -183,6 +185,7 @@ pub(crate) struct Writer<'a> {
     catalog: Option<&'a Catalog>,
     catalog_state: u64,
     judged: Judged,
+    promise: Promise,
     /// Requests that were ended.
     requests: u64,
     messages: u64,
@@ -232,6 +235,7 @@ impl<'a> Writer<'a> {
             catalog,
             catalog_state: pool.catalog_state(),
             judged: Judged::Here,
+            promise: Promise { clean: pool.settings.server_clean, sequences: pool.settings.sequence_state },
             requests: 0,
             messages: 0,
             prepared: PreparedCounts::default(),
@@ -294,7 +298,7 @@ impl Writer<'_> {
         if !whole {
             if head.tag == tag::QUERY {
                 // too long to be judged, but not to be searched while it passes
-                self.note_soil(Soil::Unknown);
+                self.soil_unseen();
                 self.session.tail = Some(Vec::new());
                 search_passing(self.session, input);
             }
@@ -353,30 +357,18 @@ impl Writer<'_> {
     }
 
     /// Notes a change of settings that the session will carry, if this text is one and nothing stands in the way.
-    fn carry(&mut self, text: &[u8]) -> bool {
+    fn carry(&mut self, text: &[u8], back: Option<&Back>) -> bool {
         let alone = self.server.pipeline.ready_count() == 0
             && self.server.status == dbproto::message::backend::TransactionStatus::Idle
             && self.session.reading == Reading::Usual
             && self.session.pin == Pin::No;
         let Some(setting) = Some(text).filter(|_| alone).and_then(Setting::read) else { return false };
-        self.session.settings.push(setting);
+        self.session.settings.push(match (setting, back) {
+            (Setting::Reset { name }, Some(_)) => Setting::Restore { name },
+            (Setting::ResetAll, Some(_)) => Setting::RestoreAll,
+            (setting, _) => setting,
+        });
         true
-    }
-
-    /// What running this text leaves on the connection.
-    fn soil(&mut self, text: &[u8]) {
-        let soil = self.catalog.map_or(Soil::Unknown, |catalog| judge(text, Backslash::Literal, catalog).soil);
-        self.note_soil(soil);
-        self.note_hazards(text, soil);
-    }
-
-    /// What has been written leaves this on the connection.
-    fn note_soil(&mut self, soil: Soil) {
-        self.server.soil = self.server.soil.max(soil);
-        if soil == Soil::Unknown {
-            self.server.asked = Asked::NotSince;
-            self.server.soiled += 1;
-        }
     }
 
     /// What running this statement leaves on the connection.
@@ -384,12 +376,10 @@ impl Writer<'_> {
         if self.judged == Judged::Before {
             return;
         }
-        if self.carry(&statement.source.text) {
+        if self.carry(&statement.source.text, None) {
             return;
         }
-        let soil = self.catalog.map_or(Soil::Unknown, |catalog| statement.verdict(catalog).soil);
-        self.note_soil(soil);
-        self.note_hazards(&statement.source.text, soil);
+        self.soil_of_judged(statement);
         if names_statements(&statement.source.text) && ends_many(&statement.source.text) {
             self.session.resetting = Resetting::Yes;
             self.server.discarded_at = self.server.soiled;
@@ -399,12 +389,11 @@ impl Writer<'_> {
     /// Notes what is owed for a message that is passed on as it is.
     fn verbatim(&mut self, tag: u8) {
         if tag == tag::FUNCTION_CALL {
-            self.note_soil(Soil::Unknown);
+            self.soil_unseen();
         }
         let expect = match tag {
             tag::QUERY => {
-                self.session.unnamed = Unnamed::Absent;
-                self.server.unnamed = ServerUnnamed::Unknown;
+                self.forget_unnamed();
                 Expect::Query
             }
             tag::DESCRIBE => Expect::DescribePortal,
@@ -415,6 +404,12 @@ impl Writer<'_> {
             _ => return,
         };
         self.push(Owed::client(expect));
+    }
+
+    /// A Query takes the unnamed statement away.
+    fn forget_unnamed(&mut self) {
+        self.session.unnamed = Unnamed::Absent;
+        self.server.unnamed = ServerUnnamed::Unknown;
     }
 
     fn parse(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
@@ -467,7 +462,7 @@ impl Writer<'_> {
                 let statement = Rc::clone(statement);
                 self.soil_of(&statement);
             }
-            Unnamed::OnServer => self.note_soil(Soil::Unknown),
+            Unnamed::OnServer => self.soil_unseen(),
             Unnamed::Absent => {}
         }
     }
@@ -543,7 +538,8 @@ impl Writer<'_> {
         if names_statements(text) && self.naming_query(out, text)? {
             return Ok(());
         }
-        if self.carry(text) {
+        let back = self.way_back(text);
+        if self.carry(text, back.as_ref()) {
             self.session.barrier = Barrier::UntilReady;
         } else {
             self.soil(text);
@@ -551,29 +547,11 @@ impl Writer<'_> {
         if self.session.resetting == Resetting::Yes {
             self.server.discarded_at = self.server.soiled;
         }
+        if let Some(back) = back {
+            return self.write_back(out, &back);
+        }
         self.verbatim(tag::QUERY);
         out.extend_from_slice(message.bytes);
         Ok(())
-    }
-
-    /// Text that may leave state behind which nobody can ask for: the session keeps its connection.
-    fn note_hazards(&mut self, text: &[u8], soil: Soil) {
-        if soil != Soil::Unknown {
-            return;
-        }
-        let seed = chooses_seed(text).then_some("random seed");
-        if seed.is_some() {
-            self.server.seed = Seed::Chosen;
-        }
-        note_custom_settings(&mut self.session.custom, text);
-        if leaves_something(text) {
-            self.session.left = Left::Likely;
-        }
-        if let Some(hazard) = seed.or_else(|| hazard(text)) {
-            if self.session.pin == Pin::No {
-                self.pinned = Some(hazard);
-            }
-            self.session.pin = Pin::Because(hazard);
-        }
     }
 }

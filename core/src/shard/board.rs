@@ -10,6 +10,7 @@ use runtime::ShardId;
 
 use crate::admin::Petition;
 use crate::bound::Bounds;
+use crate::cancel::told::ToldCount;
 use crate::catalog::keeper::WatchRequest;
 use crate::clerk::Ask;
 use crate::listen::alias::Aliases;
@@ -40,6 +41,8 @@ pub(crate) struct Board {
     pub(crate) lines: Sender<LineRequest>,
     /// Which client holds which backend.
     pub(crate) aliases: Aliases,
+    /// Sessions that were told the process id of their backend.
+    pub(crate) told: ToldCount,
     /// Clients of each shard.
     clients: Vec<CachePadded<AtomicU32>>,
     total: CachePadded<AtomicU32>,
@@ -61,6 +64,7 @@ impl Board {
             desk: asked.desk,
             throttle: Throttle::new(config.auth.delay_max),
             directory,
+            told: ToldCount::default(),
             clients: (0..shards).map(|_| CachePadded::default()).collect(),
             total: CachePadded::default(),
         }

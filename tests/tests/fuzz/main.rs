@@ -7,6 +7,7 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
 
+mod ini;
 mod protocol;
 mod sasl;
 mod text;
@@ -152,6 +153,11 @@ fn statements() {
 #[test]
 fn configurations() {
     drive(&text::CONFIG);
+}
+
+#[test]
+fn configurations_of_pgbouncer() {
+    drive(&ini::INI);
 }
 
 #[test]

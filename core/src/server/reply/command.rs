@@ -5,6 +5,7 @@ use std::rc::Rc;
 use super::Reply;
 use crate::listen::{Hearing, Listening};
 use crate::pipe::Soil;
+use crate::session::write::soil::SEQUENCES;
 use crate::session::{Deallocating, Left, Naming, Pin, Resetting, Unnamed};
 
 impl Reply<'_> {
@@ -19,7 +20,19 @@ impl Reply<'_> {
             session.settings_done += 1;
             return;
         }
+        if tag == b"LISTEN" {
+            // whatever was promised: it is not for the next one
+            self.server.soil = Soil::Unknown;
+        }
+        let sequences = matches!(session.pin, Pin::Because(SEQUENCES) | Pin::Found(SEQUENCES));
         let pin = match tag {
+            b"DISCARD SEQUENCES" => {
+                if sequences {
+                    // if there is more, it is found out when somebody asks
+                    session.pin = Pin::No;
+                }
+                return;
+            }
             b"PREPARE" => Pin::Because("prepared in SQL"),
             b"LOAD" => Pin::Because("LOAD"),
             b"LISTEN" if self.server.listening == Listening::No => {
@@ -62,8 +75,10 @@ impl Reply<'_> {
         if let (Pin::No, Pin::Because(reason) | Pin::Found(reason)) = (session.pin, pin) {
             self.pool.stats.count_pin(reason);
         }
-        if !matches!(session.pin, Pin::Because(_)) {
+        if sequences || !matches!(session.pin, Pin::Because(_)) {
             session.pin = pin;
         }
+        // whatever was promised: it is not for the next one
+        self.server.soil = Soil::Unknown;
     }
 }
