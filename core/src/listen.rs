@@ -50,6 +50,8 @@ pub(crate) type Channel = Arc<[u8]>;
 pub(crate) enum Order {
     /// To be connected, with these credentials from the next attempt on.
     Open(Target),
+    /// The database is there now; a connection to where it was ends, and is made again if it was wanted.
+    Move(Target),
     /// To listen to these channels for a shard, and then to make a mark.
     Join { mark: Mark, channels: Vec<Channel> },
     /// To make a mark.

@@ -47,7 +47,8 @@ impl Shard {
             self.on_connect_failed(io, pool_id, "its host name cannot be looked up".to_owned());
             return;
         };
-        let give_up_at = now + pool.settings.server_connect_timeout;
+        let patience = pool.settings.server_connect_timeout;
+        let give_up_at = now + pool.fates.patience(&place, &pool.target.places, now, patience);
         let login = login::ServerLogin::new(&pool.target);
         let hop = Hop::first(pool.target.tls_at(&place), pool.way);
         let (mut failed, address) = (None, place.address.clone());

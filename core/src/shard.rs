@@ -553,11 +553,11 @@ impl Reactor for Shard {
             Message::KeepWarm { key, from } => self.on_keep_warm(io, key, from),
             Message::Lent(lent) => self.on_lent(io, *lent),
             Message::Catalog(news) => self.on_news(&news),
-            Message::Line(news) => self.on_line_news(io, *news),
             Message::Map(map) => {
                 self.on_tls_state(Arc::clone(&map.tls));
                 self.on_places(io, &map.places);
             }
+            Message::Line(news) => self.on_line_news(io, *news),
             Message::Found(answer) => self.on_found(io, *answer),
             Message::Admin(order) => self.on_order(io, *order),
             Message::Snapshot(reply) => {

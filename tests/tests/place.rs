@@ -167,6 +167,8 @@ fn a_reload_moves_a_database() {
     busy.query("BEGIN");
     assert_eq!(busy.query(WHERE).value(), "127.0.0.1");
     assert_eq!(other.query(WHERE).value(), "127.0.0.1");
+    let mut listening = plane.client(&database);
+    listening.query("LISTEN moved");
     plane.edit_config(|text| text.replace("host = \"127.0.0.1\"", "host = \"localhost:1,127.0.0.2\""));
     assert_eq!(admin.query("RELOAD").error(), None);
     wait_until("new connections go there", || other.query(WHERE).value() == "127.0.0.2");
@@ -174,6 +176,11 @@ fn a_reload_moves_a_database() {
     busy.query("COMMIT");
     assert_eq!(busy.query(WHERE).value(), "127.0.0.2");
     wait_until("nothing is left at the old place", || connections_to(&plane, "0100007F") == 0);
+    // the one that listens for sessions has gone along: they are listened for as before
+    wait_until("notifications come", || {
+        other.query("NOTIFY moved");
+        listening.query("SELECT 1").messages.iter().any(|message| message.tag == b'A')
+    });
     // a name that is new is looked up from now on
     assert!(addresses_of(&mut admin, "localhost").contains("127.0.0.1"));
     // the reader of the catalog has gone along, so reads are shared as before

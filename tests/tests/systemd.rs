@@ -78,7 +78,7 @@ fn readiness_reloads_and_the_end_are_told() {
 #[test]
 fn a_shard_that_hangs_is_not_told_to_be_alive() {
     let manager = Manager::start();
-    let limit = Duration::from_millis(900);
+    let limit = Duration::from_millis(1500);
     let builder = manager.builder().variable("WATCHDOG_USEC", &limit.as_micros().to_string());
     let plane = builder.start();
     assert!(manager.hear().starts_with("READY=1\n"));

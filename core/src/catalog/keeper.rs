@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
-use config::TlsMode;
+use config::{SessionAttrs, TlsMode};
 use crossbeam::channel::{Receiver, Sender, bounded, unbounded};
 use dbproto::auth::ClientAuth;
 use dbproto::frame;
@@ -205,9 +205,8 @@ impl Keeper {
             }
             let newest = self.new_targets.try_iter().filter(|target| target.user == self.target.user).last();
             if let Some(target) = newest {
-                let same = target.attrs == self.target.attrs;
                 self.target = target;
-                if !same || !self.target.places.iter().any(|place| place.address == link.address) {
+                if !link.goes_to(&self.target) {
                     return io::Error::other("the database is elsewhere now");
                 }
             }
@@ -269,6 +268,8 @@ pub(crate) struct Link {
     input: BytesMut,
     /// Where it goes.
     address: Address,
+    /// What the server had to be like.
+    attrs: SessionAttrs,
 }
 
 impl Link {
@@ -314,7 +315,8 @@ impl Link {
                 (Box::new(stream), socket)
             }
         };
-        let mut link = Self { stream, socket, input: BytesMut::new(), address: place.address.clone() };
+        let mut link =
+            Self { stream, socket, input: BytesMut::new(), address: place.address.clone(), attrs: target.attrs };
         let mut out = BytesMut::new();
         let mut parameters: Vec<(&[u8], &[u8])> = vec![
             (b"user", target.user.as_bytes()),
@@ -352,6 +354,11 @@ impl Link {
                 _ => {}
             }
         }
+    }
+
+    /// Whether the database is still where this connection goes, and the same is asked of its server.
+    pub(crate) fn goes_to(&self, target: &Target) -> bool {
+        self.attrs == target.attrs && target.places.iter().any(|place| place.address == self.address)
     }
 
     /// The texts of views, then all other facts as of one moment. A view that changes in between has changed the mark.

@@ -221,6 +221,7 @@ impl Keeper {
                 self.target = target;
                 self.wanted = Wanted::Yes;
             }
+            Order::Move(target) => self.target = target,
             Order::Hold => self.held = Held::Yes,
             Order::Go => self.held = Held::No,
             Order::Join { .. } | Order::Mark(_) | Order::Leave { .. } => self.todo.push(order),
@@ -254,7 +255,7 @@ impl Keeper {
                         self.leave(*shard, channel);
                     }
                 }
-                Order::Open(_) | Order::Hold | Order::Go => {}
+                Order::Open(_) | Order::Move(_) | Order::Hold | Order::Go => {}
             }
         }
         self.count_channels();
@@ -315,8 +316,8 @@ impl Keeper {
             let end = match asked {
                 Err(error) => Some(End::Lost(error)),
                 Ok(()) if self.held == Held::Yes => Some(End::Unwanted),
-                Ok(()) if !self.target.places.iter().any(|place| place.address == *link.address()) => {
-                    Some(End::Lost(io::Error::other("its database is elsewhere now")))
+                Ok(()) if !link.goes_to(&self.target) => {
+                    Some(End::Lost(io::Error::other("the database is elsewhere now")))
                 }
                 Ok(()) if late => Some(End::Lost(io::Error::other("it does not answer"))),
                 Ok(()) if round.is_none() && self.interest.is_empty() && used_at.elapsed() > UNUSED_MAX => {
@@ -442,7 +443,7 @@ impl Keeper {
                         }
                     }
                 }
-                Order::Open(_) | Order::Hold | Order::Go => {}
+                Order::Open(_) | Order::Move(_) | Order::Hold | Order::Go => {}
             }
         }
         self.count_channels();

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use config::TlsMode;
 use runtime::Address;
 
+use crate::listen::Order;
 use crate::pipe::{List, Server, ServerId};
 use crate::pool::open::written;
 use crate::pool::{PoolId, Target};
@@ -16,6 +17,8 @@ use crate::upstream::{Place, Places};
 /// How long a place that has failed is passed over, at first and at most.
 const PASS_MIN: Duration = Duration::from_millis(500);
 const PASS_MAX: Duration = Duration::from_secs(30);
+/// How long a place that has failed is waited for when it is tried again.
+const SECOND_TRY_MAX: Duration = Duration::from_secs(1);
 
 /// Places that have failed.
 #[derive(Debug, Default)]
@@ -62,6 +65,14 @@ impl Fates {
         } else {
             self.list.push(Fate { address: address.clone(), delay: PASS_MIN, until: now + PASS_MIN });
         }
+    }
+
+    /// How long an attempt there may take: one that has failed before does not hold clients up for long while another is well.
+    pub(crate) fn patience(&self, place: &Place, places: &[Place], now: Instant, usual: Duration) -> Duration {
+        let suspect = self.passed_over_until(&place.address).is_some();
+        let well = |other: &Place| self.passed_over_until(&other.address).is_none_or(|until| until <= now);
+        let is_another_well = places.iter().any(|other| other.address != place.address && well(other));
+        if suspect && is_another_well { usual.min(SECOND_TRY_MAX) } else { usual }
     }
 
     /// A connection was made there.
@@ -144,7 +155,7 @@ impl Shard {
                 news.watch.retarget(pool.target.clone());
             }
             let target = pool.target.clone();
-            self.hold_line(id, crate::listen::Order::Open(target));
+            self.hold_line(id, Order::Move(target));
             self.leave_places(io, id, scope);
             self.serve(io, id);
             self.hurry(io);
@@ -208,6 +219,10 @@ mod tests {
         fates.failed(&all[0].address, at(0));
         fates.failed(&all[0].address, at(1));
         assert_eq!((host(&fates, 2), host(&fates, 499), host(&fates, 500)), (Some(1), Some(1), Some(0)));
+        let patience = |fates: &Fates, place: usize, ms| fates.patience(&all[place], &all, at(ms), PASS_MAX);
+        assert_eq!(patience(&fates, 0, 500), SECOND_TRY_MAX, "others are well");
+        assert_eq!(patience(&fates, 1, 500), PASS_MAX);
+        assert_eq!(fates.patience(&all[0], &all[..1], at(500), PASS_MAX), PASS_MAX, "there is no other");
         fates.failed(&all[0].address, at(600));
         assert_eq!((host(&fates, 1599), host(&fates, 1600)), (Some(1), Some(0)), "twice as long");
         fates.failed(&all[1].address, at(700));
@@ -215,6 +230,7 @@ mod tests {
         assert_eq!(fates.take_turn(&all, at(702)), Turn::Stay, "what is no place's fault is waited for");
         fates.failed(&all[2].address, at(750));
         assert_eq!(fates.take_turn(&all, at(751)), Turn::Stay, "all have failed");
+        assert_eq!(fates.patience(&all[1], &all, at(751), PASS_MAX), PASS_MAX, "no other is better");
         assert_eq!(host(&fates, 751), Some(1), "the one whose time is over first");
         fates.succeeded(&all[0].address);
         assert_eq!(host(&fates, 751), Some(0));
