@@ -109,7 +109,7 @@ pub fn read(mut from: impl Read) -> io::Result<Snapshot> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{PoolStats, ShardStats};
+    use crate::{PoolStats, ShardStats, StatementStats};
 
     fn snapshot() -> Snapshot {
         let mut pool = PoolStats { shard: 1, database: "db".into(), user: "ann".into(), ..PoolStats::default() };
@@ -126,6 +126,7 @@ mod tests {
             taken_unix_us: 2,
             shards: vec![ShardStats { shard: 1, core: 9, ..ShardStats::default() }],
             pools: vec![pool, PoolStats::default()],
+            statements: vec![StatementStats { fingerprint: u64::MAX, calls: 7, ..StatementStats::default() }],
         }
     }
 
