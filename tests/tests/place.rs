@@ -168,7 +168,12 @@ fn a_reload_moves_a_database() {
     assert_eq!(busy.query(WHERE).value(), "127.0.0.1");
     assert_eq!(other.query(WHERE).value(), "127.0.0.1");
     let mut listening = plane.client(&database);
-    listening.query("LISTEN moved");
+    // before there is a connection that listens for all, a session has one of its own, and keeps it
+    wait_until("it is listened for", || {
+        listening.query("DISCARD ALL");
+        listening.query("LISTEN moved");
+        plane.pool(&database).servers_pinned == 0
+    });
     plane.edit_config(|text| text.replace("host = \"127.0.0.1\"", "host = \"localhost:1,127.0.0.2\""));
     assert_eq!(admin.query("RELOAD").error(), None);
     wait_until("new connections go there", || other.query(WHERE).value() == "127.0.0.2");
@@ -185,6 +190,8 @@ fn a_reload_moves_a_database() {
     assert!(addresses_of(&mut admin, "localhost").contains("127.0.0.1"));
     // the reader of the catalog has gone along, so reads are shared as before
     wait_until("the catalog is read there", || connections_to(&plane, "0200007F") >= 2);
+    // without a server to listen by, it would keep the connection it has
+    listening.hang_up();
     let refused = "target_session_attrs = \"standby\"\nhost = ";
     plane.edit_config(|text| text.replace("host = ", refused));
     assert_eq!(admin.query("RELOAD").error(), None);
