@@ -448,6 +448,7 @@ fn soak(weather: Weather, size: u32) {
         .pool("size", i64::from(size))
         .pool("share", "on")
         .pool("prepared_statements", 20)
+        .console("admin_users", &["postgres"])
         .start();
     Cluster::shared().sql_in(
         &database,
@@ -479,6 +480,12 @@ fn soak(weather: Weather, size: u32) {
     }));
     let answered = run.answered.load(Ordering::Relaxed);
     let pool = plane.pool(&database);
+    if outcome.is_err() {
+        // what it was busy with
+        for table in ["show clients", "show servers", "show pins", "show pipes"] {
+            println!("{table}: {}", plane.sql("optimacore", table));
+        }
+    }
     assert!(
         outcome.is_ok(),
         "the run of OPTIMACORE_SOAK_SEED={seed} failed after {answered} replies; the pool: {pool:?}"

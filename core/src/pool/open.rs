@@ -118,7 +118,8 @@ impl Shard {
     /// Somebody is to read the catalog of a pool's database, unless that is done already.
     pub(crate) fn watch_catalog(&mut self, id: PoolId) {
         let Some(pool) = self.pools.get_mut(id.0 as usize) else { return };
-        if pool.news.is_none() && std::mem::replace(&mut pool.watch, Watch::Asked) == Watch::NotAsked {
+        let first = std::mem::replace(&mut pool.watch, Watch::Asked) == Watch::NotAsked;
+        if first && pool.news.is_none() {
             let request = WatchRequest { key: pool.database.clone(), target: pool.target.clone() };
             // without a keeper nothing is shared
             let _sent: Result<(), _> = self.board.keeper.send(request);
