@@ -39,6 +39,8 @@ pub enum Expect {
     FunctionCall,
     /// CopyDone or CopyFail was sent: nothing is owed for it, but it ends the span in which Syncs are swallowed.
     CopyEnd,
+    /// CopyData was sent: nothing is owed for it, but a COPY may fail by it.
+    CopyData,
     /// Nothing is asked of the backend: the driver answers this one itself when its turn comes.
     Synthetic,
 }
@@ -48,6 +50,11 @@ impl Expect {
     #[must_use]
     pub const fn is_terminal(self) -> bool {
         matches!(self, Self::Sync | Self::Query | Self::FunctionCall)
+    }
+
+    /// Whether it is of a COPY, and nothing is owed for it.
+    const fn is_of_copy(self) -> bool {
+        matches!(self, Self::CopyEnd | Self::CopyData)
     }
 }
 
@@ -131,6 +138,8 @@ pub enum PipelineError {
         /// What was at the head.
         head: Option<Expect>,
     },
+    /// A COPY failed after a Sync that it may have swallowed or not: nobody can say what the ReadyForQuery answers.
+    Undecided,
     /// ReadyForQuery with a status byte that is none of `I`, `T`, `E`.
     BadStatus(u8),
 }
@@ -143,6 +152,9 @@ impl fmt::Display for PipelineError {
             }
             Self::Unexpected { tag, head: None } => {
                 write!(f, "message '{}' arrived where nothing was owed", tag.escape_ascii())
+            }
+            Self::Undecided => {
+                f.write_str("a COPY failed, and it may have swallowed a Sync that was sent among its data")
             }
             Self::BadStatus(status) => write!(f, "ReadyForQuery has the unknown status '{}'", status.escape_ascii()),
         }
@@ -174,6 +186,17 @@ enum Group {
     Open,
 }
 
+/// Whether it is known how many ReadyForQuery will come. The backend swallows a Sync that it reads within a COPY, and answers
+/// one that it reads after the COPY has failed; which of both happened, its answers do not tell.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+enum Doubt {
+    /// It is.
+    #[default]
+    Nothing,
+    /// Only if the COPY under way succeeds.
+    IfItFails,
+}
+
 /// The queue of what one backend owes. See the module documentation.
 #[derive(Debug, Default)]
 pub struct Pipeline {
@@ -182,6 +205,8 @@ pub struct Pipeline {
     dropped: Vec<Owed>,
     reading: Reading,
     terminals: usize,
+    /// Whether a Sync was taken for swallowed by the COPY under way that is answered if the COPY fails before it is read.
+    doubt: Doubt,
 }
 
 impl Pipeline {
@@ -205,7 +230,11 @@ impl Pipeline {
                 self.reading = Reading::Commands;
             }
             Reading::CopyIn => match owed.expect {
-                Expect::Sync => return,
+                Expect::Sync => {
+                    self.doubt = Doubt::IfItFails;
+                    return;
+                }
+                Expect::CopyData => return,
                 Expect::CopyEnd => {
                     self.reading = Reading::Commands;
                     return;
@@ -221,13 +250,15 @@ impl Pipeline {
                 | Expect::Synthetic => {}
             },
         }
-        if owed.expect == Expect::CopyEnd && self.queue.is_empty() {
+        let last = self.queue.back().map(|item| item.expect);
+        if owed.expect.is_of_copy() && (last.is_none() || last == Some(owed.expect) && owed.expect == Expect::CopyData)
+        {
             return;
         }
         if owed.expect.is_terminal() {
             self.terminals = self.terminals.saturating_add(1);
             self.group = Group::Ended;
-        } else if !matches!(owed.expect, Expect::CopyEnd | Expect::Synthetic) {
+        } else if !owed.expect.is_of_copy() && owed.expect != Expect::Synthetic {
             self.group = Group::Open;
         }
         self.queue.push_back(owed);
@@ -301,7 +332,7 @@ impl Pipeline {
     pub fn is_open(&self) -> bool {
         self.reading != Reading::Commands
             || self.group == Group::Open
-            || self.queue.back().is_some_and(|item| !item.expect.is_terminal() && item.expect != Expect::CopyEnd)
+            || self.queue.back().is_some_and(|item| !item.expect.is_terminal() && !item.expect.is_of_copy())
     }
 
     /// Whether the backend passes over whatever is sent up to the next Sync: an error was met in the group.
@@ -323,7 +354,7 @@ impl Pipeline {
     }
 
     fn pop_copy_ends(&mut self) {
-        while self.queue.pop_front_if(|item| item.expect == Expect::CopyEnd).is_some() {}
+        while self.queue.pop_front_if(|item| item.expect.is_of_copy()).is_some() {}
     }
 
     fn on_error(&mut self, head: Owed) -> Outcome {
@@ -356,6 +387,10 @@ impl Pipeline {
         if !head.expect.is_terminal() {
             return Err(unexpected(b'Z', Some(head.expect)));
         }
+        // a COPY that succeeded has said so before
+        if self.doubt == Doubt::IfItFails {
+            return Err(PipelineError::Undecided);
+        }
         let byte = first.unwrap_or(0);
         let status = TransactionStatus::from_byte(byte).ok_or(PipelineError::BadStatus(byte))?;
         self.queue.pop_front();
@@ -383,13 +418,19 @@ impl Pipeline {
             // of the Syncs below only one behind the end of the COPY still ends the group
             self.group = Group::Open;
         }
+        let mut data = false;
         let mut index: usize = 1;
         while let Some(item) = self.queue.get(index).copied() {
             match item.expect {
                 Expect::CopyEnd => {
                     self.queue.remove(index);
                     self.reading = Reading::Commands;
-                    if self.queue.back().is_some_and(|last| last.expect.is_terminal()) {
+                    if self
+                        .queue
+                        .iter()
+                        .rfind(|item| !item.expect.is_of_copy())
+                        .is_some_and(|last| last.expect.is_terminal())
+                    {
                         self.group = Group::Ended;
                     }
                     return;
@@ -397,6 +438,14 @@ impl Pipeline {
                 Expect::Sync => {
                     self.queue.remove(index);
                     self.terminals = self.terminals.saturating_sub(1);
+                    // one right behind the Execute is usual, and read before any data by which the COPY can fail
+                    if data {
+                        self.doubt = Doubt::IfItFails;
+                    }
+                }
+                Expect::CopyData => {
+                    self.queue.remove(index);
+                    data = true;
                 }
                 Expect::Parse
                 | Expect::Bind
@@ -424,6 +473,9 @@ impl Pipeline {
             | (Expect::FunctionCall, b'V') => false,
             _ => return Err(unexpected(tag, Some(head.expect))),
         };
+        if tag == b'C' {
+            self.doubt = Doubt::Nothing;
+        }
         if !completes {
             return Ok(Outcome::Part(head.audience));
         }
@@ -437,153 +489,4 @@ const fn unexpected(tag: u8, head: Option<Expect>) -> PipelineError {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// Runs a script: capitals push what a frontend sends, `<tags` are backend messages; gives what happened.
-    fn run(script: &str) -> String {
-        let mut machine = Pipeline::new();
-        let mut out = Vec::new();
-        for (index, word) in script.split_whitespace().enumerate() {
-            if let Some(reply) = word.strip_prefix('<') {
-                let bytes = reply.as_bytes();
-                match machine.handle_backend(bytes[0], bytes.get(1).copied()) {
-                    Ok(Outcome::Part(_)) => out.push(format!("{reply}:part")),
-                    Ok(Outcome::Complete(o)) => out.push(format!("{reply}:{:?}#{}", o.expect, o.mark)),
-                    Ok(Outcome::Error(o)) => out.push(format!("{reply}:error#{}", o.mark)),
-                    Ok(Outcome::Ready(o, s)) => out.push(format!("{reply}:ready#{}{:?}", o.mark, s)),
-                    Ok(Outcome::Asynchronous) => out.push(format!("{reply}:async")),
-                    Ok(Outcome::Copy(_, d)) => out.push(format!("{reply}:{d:?}")),
-                    Ok(Outcome::Farewell) => out.push(format!("{reply}:farewell")),
-                    Err(e) => out.push(format!("{reply}:{e}")),
-                }
-            } else {
-                let expect = match word {
-                    "Parse" => Expect::Parse,
-                    "Bind" => Expect::Bind,
-                    "DescS" => Expect::DescribeStatement,
-                    "DescP" => Expect::DescribePortal,
-                    "Exec" => Expect::Execute,
-                    "Close" => Expect::Close,
-                    "Sync" => Expect::Sync,
-                    "Query" => Expect::Query,
-                    "Func" => Expect::FunctionCall,
-                    "CopyEnd" => Expect::CopyEnd,
-                    "Own" => Expect::Synthetic,
-                    other => panic!("unknown word {other}"),
-                };
-                machine.push(Owed::client(expect).marked(u32::try_from(index).unwrap() + 1));
-            }
-            while let Some(owed) = machine.poll_synthetic() {
-                out.push(format!("own#{}", owed.mark));
-            }
-        }
-        let dropped: Vec<_> = machine.drain_dropped().map(|o| o.mark.to_string()).collect();
-        if !dropped.is_empty() {
-            out.push(format!("dropped {}", dropped.join(",")));
-        }
-        if !machine.is_empty() {
-            out.push(format!("owes {}", machine.len()));
-        }
-        assert_eq!(machine.ready_count(), machine.queue.iter().filter(|o| o.expect.is_terminal()).count());
-        out.join(" ")
-    }
-
-    #[test]
-    fn an_extended_group_completes_in_order() {
-        assert_eq!(
-            run("Parse Bind DescP Exec Sync <1 <2 <T <D <D <C <ZI"),
-            "1:Parse#1 2:Bind#2 T:DescribePortal#3 D:part D:part C:Execute#4 ZI:ready#5Idle"
-        );
-    }
-
-    #[test]
-    fn a_group_is_open_until_its_sync_whether_or_not_its_answers_are_in() {
-        let mut machine = Pipeline::new();
-        machine.push(Owed::client(Expect::Parse));
-        assert!(machine.is_open());
-        assert!(machine.handle_backend(b'1', None).is_ok());
-        assert!(machine.is_empty() && machine.is_open(), "the Sync is still to come");
-        machine.push(Owed::client(Expect::Sync));
-        assert!(!machine.is_open());
-        assert!(machine.handle_backend(b'Z', Some(b'I')).is_ok());
-        assert!(machine.is_empty() && !machine.is_open());
-        // a COPY swallows the first Sync; the second one ends the group
-        for expect in [Expect::Execute, Expect::Sync] {
-            machine.push(Owed::client(expect));
-        }
-        assert!(machine.handle_backend(b'G', None).is_ok());
-        machine.push(Owed::client(Expect::CopyEnd));
-        assert!(machine.handle_backend(b'C', None).is_ok());
-        assert!(machine.is_empty() && machine.is_open());
-        machine.push(Owed::client(Expect::Sync));
-        assert!(!machine.is_open());
-    }
-
-    #[test]
-    fn an_error_skips_to_the_next_sync_and_not_beyond() {
-        assert_eq!(
-            run("Parse Bind Exec Sync Bind Exec Sync <1 <E <ZI <2 <C <ZI"),
-            "1:Parse#1 E:error#2 ZI:ready#4Idle 2:Bind#5 C:Execute#6 ZI:ready#7Idle dropped 3"
-        );
-    }
-
-    #[test]
-    fn what_is_sent_after_an_error_and_before_its_sync_is_owed_nothing() {
-        assert_eq!(run("Parse <E Bind Exec Query Sync <ZI"), "E:error#1 ZI:ready#6Idle dropped 3,4,5");
-    }
-
-    #[test]
-    fn a_simple_query_ends_at_its_ready_only() {
-        assert_eq!(
-            run("Query Query <T <C <E <ZT <C <ZI"),
-            "T:part C:part E:error#1 ZT:ready#1Active C:part ZI:ready#2Idle"
-        );
-    }
-
-    #[test]
-    fn synthetic_replies_keep_their_place_in_the_order() {
-        assert_eq!(run("Bind Own Exec Sync <2 <C <ZI"), "2:Bind#1 own#2 C:Execute#3 ZI:ready#4Idle");
-        assert_eq!(run("Own Sync <ZI"), "own#1 ZI:ready#2Idle");
-        assert_eq!(run("Bind Own Sync <E <ZI"), "E:error#1 ZI:ready#3Idle dropped 2");
-    }
-
-    #[test]
-    fn a_sync_inside_copy_in_is_swallowed() {
-        // libpq: Execute, Sync, then after CopyInResponse data, CopyDone and a second Sync.
-        assert_eq!(
-            run("Parse Bind Exec Sync <1 <2 <G CopyEnd Sync <C <ZI"),
-            "1:Parse#1 2:Bind#2 G:In C:Execute#3 ZI:ready#9Idle"
-        );
-        // everything sent ahead
-        assert_eq!(run("Exec CopyEnd Sync <G <C <ZI"), "G:In C:Execute#1 ZI:ready#3Idle");
-        // the COPY never began: both Syncs count
-        assert_eq!(run("Exec Sync CopyEnd Sync <E <ZI <ZI"), "E:error#1 ZI:ready#2Idle ZI:ready#4Idle");
-    }
-
-    #[test]
-    fn a_simple_copy_in_ends_with_its_query() {
-        assert_eq!(run("Query <G CopyEnd <C <ZI"), "G:In C:part ZI:ready#1Idle");
-        assert_eq!(run("Query <G <E <ZI Sync <ZI"), "G:In E:error#1 ZI:ready#1Idle ZI:ready#5Idle");
-    }
-
-    #[test]
-    fn late_copy_messages_outside_copy_are_owed_nothing() {
-        assert_eq!(run("CopyEnd Query <C <ZI"), "C:part ZI:ready#2Idle");
-    }
-
-    #[test]
-    fn messages_that_fit_nothing_are_refused() {
-        assert_eq!(run("<ZI"), "ZI:message 'Z' arrived where nothing was owed");
-        assert_eq!(run("Bind Sync <ZI"), "ZI:message 'Z' arrived where Bind was owed owes 2");
-        assert_eq!(run("Sync <Zx"), "Zx:ReadyForQuery has the unknown status 'x' owes 1");
-        assert_eq!(run("Bind Sync <D"), "D:message 'D' arrived where Bind was owed owes 2");
-        assert_eq!(run("<E"), "E:farewell");
-    }
-
-    #[test]
-    fn asynchronous_messages_disturb_nothing() {
-        assert_eq!(run("Query <N <S <A <C <ZI"), "N:async S:async A:async C:part ZI:ready#1Idle");
-        assert_eq!(run("<S"), "S:async");
-    }
-}
+mod tests;

@@ -417,6 +417,7 @@ impl Writer<'_> {
             tag::SYNC => Expect::Sync,
             tag::FUNCTION_CALL => Expect::FunctionCall,
             tag::COPY_DONE | tag::COPY_FAIL => Expect::CopyEnd,
+            tag::COPY_DATA => Expect::CopyData,
             _ => return,
         };
         let mark = self.count_sent(expect);

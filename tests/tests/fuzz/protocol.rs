@@ -194,6 +194,7 @@ fn check_pipeline(input: &[u8]) {
             b'q' => Expect::Query,
             b'f' => Expect::FunctionCall,
             b'c' => Expect::CopyEnd,
+            b'D' => Expect::CopyData,
             b'y' => Expect::Synthetic,
             b'P' => {
                 let (Some(tag), status) = (bytes.next(), bytes.clone().next()) else { break };

@@ -61,6 +61,7 @@ impl Writer<'_> {
             | Expect::DescribePortal
             | Expect::Close
             | Expect::CopyEnd
+            | Expect::CopyData
             | Expect::Synthetic => (Tag::NONE, false),
         };
         if begins {
