@@ -1,6 +1,10 @@
 //! Bugs that were found by reading and by attack, each provoked again.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+
+use harness::cluster::signal_process;
 use harness::{Cluster, Plane, RawClient, Request, params, wait_until};
+use rustix::process::Signal;
 
 fn plane_of(size: i64) -> Plane {
     Plane::before(Cluster::shared()).cores("0").pool("size", size).start()
@@ -293,4 +297,42 @@ fn a_database_with_one_connection_serves() {
         Cluster::shared().sql(&format!("select pg_terminate_backend({pid})"));
         wait_until("it serves again", || client.query("select 1").error().is_none());
     }
+}
+
+#[test]
+fn who_waits_for_a_question_is_served_elsewhere_when_the_backend_ends_that_is_asked() {
+    let database = Cluster::shared().make_database();
+    let plane = Plane::before(Cluster::shared()).cores("0").pool("size", 1).start();
+    let mut client = plane.client(&database);
+    wait_until("reads are shared", || {
+        client.query("select 1 + 1").good();
+        plane.pool(&database).requests_shared > 0
+    });
+    let soil = "select length(pg_sleep(0)::text)";
+    // after so many reads the connection is asked what was left there
+    client.query(soil).good();
+    let before = plane.pool(&database).probes;
+    let mut reads = 0;
+    wait_until("it is asked", || {
+        client.query("select 1 + 1").good();
+        reads += 1;
+        plane.pool(&database).probes > before
+    });
+    client.query(soil).good();
+    for _ in 1..reads {
+        client.query("select 1 + 1").good();
+    }
+    let backend: u32 = Cluster::shared()
+        .sql(&format!(
+            "select pid from pg_stat_activity where datname = '{database}' and application_name <> 'optimacore catalog'"
+        ))
+        .parse()
+        .unwrap();
+    let before = plane.pool(&database).probes;
+    signal_process(backend, Signal::STOP);
+    client.send(Request::new().query("select 1 + 1").bytes());
+    wait_until("it is asked again", || plane.pool(&database).probes > before);
+    signal_process(backend, Signal::TERM);
+    signal_process(backend, Signal::CONT);
+    assert_eq!(client.reply().good().value(), "2");
 }

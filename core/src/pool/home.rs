@@ -26,6 +26,8 @@ impl Shard {
         let server = self.servers.get(home)?;
         let is_home = server.last_session == Some(id)
             && server.soil == Soil::Unknown
+            // one that ends answers nothing any more
+            && server.list != List::Closing
             && (server.list == List::Idle || server.findings.is_some() || server.passage.is_some());
         is_home.then_some(home)
     }
