@@ -41,6 +41,7 @@ soak: ## the long form of the tests: the oracle, the leak list, attacks, mutated
 	$(CARGO) build --locked --quiet -p optimacore
 	OPTIMACORE_SOAK_SECONDS=600 $(CARGO) test --locked -p optimacore-tests --test oracle -- --nocapture
 	OPTIMACORE_SOAK_SECONDS=120 $(CARGO) test --locked -p optimacore-tests --test leak
+	OPTIMACORE_SOAK_REPLIES=5000000 $(CARGO) test --locked -p optimacore-tests --test throng
 	OPTIMACORE_SOAK_SECONDS=1 $(CARGO) test --locked -p optimacore-tests --test attack
 	OPTIMACORE_SOAK_SECONDS=120 $(CARGO) test --locked -p optimacore-tests --test listen random
 	OPTIMACORE_SOAK_SECONDS=1 $(CARGO) test --locked -p optimacore-tests --test regress
