@@ -1,7 +1,5 @@
 //! Bugs that were found by reading and by attack, each provoked again.
 
-#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
-
 use harness::cluster::signal_process;
 use harness::{Cluster, Plane, RawClient, Request, params, wait_until};
 use rustix::process::Signal;
