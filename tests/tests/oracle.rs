@@ -480,15 +480,15 @@ fn soak(weather: Weather, size: u32) {
     }));
     let answered = run.answered.load(Ordering::Relaxed);
     let pool = plane.pool(&database);
+    let mut busy = String::new();
     if outcome.is_err() {
-        // what it was busy with
         for table in ["show clients", "show servers", "show pins", "show pipes"] {
-            println!("{table}: {}", plane.sql("optimacore", table));
+            writeln!(busy, "{table}:\n{}", plane.sql("optimacore", table)).unwrap();
         }
     }
     assert!(
         outcome.is_ok(),
-        "the run of OPTIMACORE_SOAK_SEED={seed} failed after {answered} replies; the pool: {pool:?}"
+        "the run of OPTIMACORE_SOAK_SEED={seed} failed after {answered} replies; the pool: {pool:?}\n{busy}"
     );
     assert!(answered > 500, "only {answered} replies");
     let (deadly, slow) = network.faults();
