@@ -35,7 +35,7 @@ fn nobody_waits_for_a_long_transaction_while_another_shard_has_a_free_connection
     let plane = Plane::before(Cluster::shared()).cores("0,1").pool("size", 2).pool("query_wait_timeout", "5s").start();
     let mut of_first = clients_of_first_shard(&plane, &database);
     let mut of_second: Vec<RawClient> =
-        (0..4).map(|_| plane.client(&database)).filter(|client| client.key().0 >> SHARD_SHIFT == 1).collect();
+        (0..16).map(|_| plane.client(&database)).filter(|client| client.key().0 >> SHARD_SHIFT == 1).collect();
     assert!(!of_second.is_empty(), "new clients go where there are fewer");
     // the other shard's connection is made, and prepared statements and settings are on it
     for client in &mut of_second {

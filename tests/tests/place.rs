@@ -167,13 +167,16 @@ fn a_reload_moves_a_database() {
     busy.query("BEGIN");
     assert_eq!(busy.query(WHERE).value(), "127.0.0.1");
     assert_eq!(other.query(WHERE).value(), "127.0.0.1");
-    let mut listening = plane.client(&database);
     // before there is a connection that listens for all, a session has one of its own, and keeps it
-    wait_until("it is listened for", || {
-        listening.query("DISCARD ALL");
-        listening.query("LISTEN moved");
-        plane.pool(&database).servers_pinned == 0
+    let mut first = plane.client(&database);
+    first.query("LISTEN anything");
+    wait_until("there is one that listens for all", || {
+        admin.query("SHOW LISTENERS").rows().iter().flatten().flatten().any(|value| value == "connected")
     });
+    first.hang_up();
+    let mut listening = plane.client(&database);
+    listening.query("LISTEN moved");
+    wait_until("it is listened for", || plane.pool(&database).clients_listening == 1);
     plane.edit_config(|text| text.replace("host = \"127.0.0.1\"", "host = \"localhost:1,127.0.0.2\""));
     assert_eq!(admin.query("RELOAD").error(), None);
     wait_until("new connections go there", || other.query(WHERE).value() == "127.0.0.2");
