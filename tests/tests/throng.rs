@@ -1,4 +1,4 @@
-//! Two million replies, each of which can be told to be its request's: sessions with settings of their own send requests in long
+//! Half a million replies (five million in `make soak`), each of which can be told to be its request's: sessions with settings of their own send requests in long
 //! rows, while the configuration is read again and again, backends are ended, requests are cancelled and readers are slow.
 //!
 //! What [`oracle`](../oracle.rs) tries in breadth, this tries in number. `OPTIMACORE_SOAK_REPLIES` says how many.
@@ -75,15 +75,16 @@ impl<'r> Session<'r> {
         let parameters =
             [("user", "postgres"), ("database", &*run.database), ("TimeZone", &zone), ("application_name", &name)];
         let mut found = None;
-        wait_until("a client is let in", || {
-            found = RawClient::connect(run.plane.port(), &parameters, None).ok();
+        wait_until("a client is let in and has prepared", || {
+            let Ok(mut client) = RawClient::connect(run.plane.port(), &parameters, None) else { return false };
+            client.may_be_torn();
+            let sent = client.try_send(Request::new().parse("kept", "select 'kept ' || $1").sync().bytes());
+            let reply = Reply { messages: client.receive_to_end_or_ready() };
+            let whole = sent.is_ok() && reply.messages.last().is_some_and(|message| message.tag == b'Z');
+            found = Some(client).filter(|_| whole && reply.error().is_none());
             found.is_some()
         });
-        let mut client = found.unwrap();
-        let prepared = client.ask(&Request::new().parse("kept", "select 'kept ' || $1").sync());
-        assert!(prepared.error().is_none_or(|error| is_loss(&error.code)), "{prepared:?}");
-        client.may_be_torn();
-        client
+        found.unwrap()
     }
 
     fn come_again(&mut self) {
@@ -174,7 +175,7 @@ fn disturb(run: &Run) {
 }
 
 #[test]
-fn of_two_million_replies_none_is_wrong_missing_doubled_or_anothers() {
+fn of_many_replies_none_is_wrong_missing_doubled_or_anothers() {
     let wanted = std::env::var("OPTIMACORE_SOAK_REPLIES").ok().and_then(|text| text.parse().ok());
     let database = Cluster::shared().make_database();
     // fewer connections than sessions that need one of their own at times
@@ -184,7 +185,7 @@ fn of_two_million_replies_none_is_wrong_missing_doubled_or_anothers() {
         database,
         over: AtomicBool::new(false),
         answered: AtomicU64::new(0),
-        wanted: wanted.unwrap_or(2_000_000),
+        wanted: wanted.unwrap_or(500_000),
     };
     thread::scope(|scope| {
         for number in 0..SESSIONS {
