@@ -1,5 +1,6 @@
-//! Half a million replies (five million in `make soak`), each of which can be told to be its request's: sessions with settings of their own send requests in long
-//! rows, while the configuration is read again and again, backends are ended, requests are cancelled and readers are slow.
+//! Half a million replies (five million in `make soak`), each of which can be told to be its request's: sessions with settings
+//! of their own send requests in long rows, while the configuration is read again and again, backends are ended, requests are
+//! cancelled and readers are slow.
 //!
 //! What [`oracle`](../oracle.rs) tries in breadth, this tries in number. `OPTIMACORE_SOAK_REPLIES` says how many.
 
