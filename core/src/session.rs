@@ -145,24 +145,35 @@ pub(crate) enum Unnamed {
     OnServer,
 }
 
-/// A change to the session's named statements whose answer is outstanding, in the order sent.
+/// A change to the session's statements whose answer is outstanding, in the order sent.
 pub(crate) enum Change {
     /// A Parse made this name.
     Added(Box<[u8]>),
     /// A Close took this name away.
     Removed(Box<[u8]>, Rc<Statement>),
+    /// A Parse or Close took the place of this unnamed one.
+    Unnamed(Unnamed),
 }
 
 impl Change {
+    /// The name it is about, if there is one.
+    pub(crate) const fn name(&self) -> Option<&[u8]> {
+        match self {
+            Self::Added(name) | Self::Removed(name, _) => Some(name),
+            Self::Unnamed(_) => None,
+        }
+    }
+
     /// It did not happen.
-    pub(crate) fn undo(self, statements: &mut HashMap<Box<[u8]>, Rc<Statement>, foldhash::fast::RandomState>) {
+    pub(crate) fn undo(self, session: &mut Session) {
         match self {
             Self::Added(name) => {
-                statements.remove(&name);
+                session.statements.remove(&name);
             }
             Self::Removed(name, statement) => {
-                statements.insert(name, statement);
+                session.statements.insert(name, statement);
             }
+            Self::Unnamed(unnamed) => session.unnamed_was(unnamed),
         }
     }
 }
@@ -367,6 +378,15 @@ pub(crate) struct Session {
 }
 
 impl Session {
+    /// What its unnamed statement is before the next change of it that is outstanding.
+    pub(crate) fn unnamed_was(&mut self, unnamed: Unnamed) {
+        let next = self.changes.iter_mut().find_map(|change| match change {
+            Change::Unnamed(before) => Some(before),
+            Change::Added(_) | Change::Removed(..) => None,
+        });
+        *next.unwrap_or(&mut self.unnamed) = unnamed;
+    }
+
     /// What the barrier stands for is not going to be answered: an error came before it, and Postgres passes over everything up
     /// to the Sync, which the client may go on to send.
     pub(crate) fn lift_vain_barrier(&mut self, pipeline: &Pipeline) {

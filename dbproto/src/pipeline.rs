@@ -344,7 +344,9 @@ impl Pipeline {
     /// Whether nobody knows yet if the group that has not been ended goes on or has failed.
     #[must_use]
     pub fn is_group_undecided(&self) -> bool {
-        self.reading == Reading::Commands && self.group == Group::Open && !self.queue.is_empty()
+        // what is answered without the backend decides nothing
+        let asks = |item: &Owed| item.expect != Expect::Synthetic && !item.expect.is_of_copy();
+        self.reading == Reading::Commands && self.group == Group::Open && self.queue.iter().any(asks)
     }
 
     /// Whether the backend waits for COPY data from the frontend.

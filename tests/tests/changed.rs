@@ -217,3 +217,26 @@ fn a_statement_that_means_another_table_now_is_refused_and_only_where_it_was_kno
     assert_eq!(real.query("set search_path = a").good().tags(), "CZ");
     assert_eq!(real.ask(&Request::new().run("s", &[])).good().tags(), "2CZ");
 }
+
+#[test]
+fn a_statement_prepared_once_more_in_the_same_request_is_not_waited_for_in_vain() {
+    for share in ["on", "off"] {
+        let (plane, database) = (plane(share), Cluster::shared().make_database());
+        plane
+            .client(&database)
+            .query("create schema a create table t (x int4); create schema b create table t (x int4)")
+            .good();
+        let mut client = plane.client(&database);
+        client.query("set search_path = a").good();
+        prepare(&mut client, "select * from t");
+        client.query("set search_path = b").good();
+        end_connections(&plane, &database);
+        let request = Request::new()
+            .parse("again", "select * from t")
+            .bind("", "s", &[])
+            .execute("", 0)
+            .close_statement("again")
+            .sync();
+        assert_eq!(client.ask(&request).good().tags(), "12C3Z");
+    }
+}

@@ -17,12 +17,14 @@ pub(crate) enum Mark {
     ClientParse(StatementId),
     /// A Parse of ours before a client's Bind.
     OwnParse(StatementId),
-    /// A client's Parse that the connection had already: ParseComplete is ours to write.
+    /// A client's Parse that the connection had already: ParseComplete is ours to write, or asked for by another name.
     SyntheticParse(StatementId),
     /// A client's Close of a statement: CloseComplete is ours to write.
     SyntheticClose,
     /// A client's Parse of the unnamed statement.
     UnnamedParse,
+    /// A client's Close of the unnamed statement.
+    UnnamedClose,
     /// A Parse of ours that restores the unnamed statement.
     OwnUnnamed,
     /// Our cleaning of the connection.
@@ -60,6 +62,7 @@ impl Mark {
             Self::SyntheticParse(id) => (3 << 28) | (id & MARK_ID_MASK),
             Self::SyntheticClose => (15 << 28) | 3,
             Self::UnnamedParse => 5 << 28,
+            Self::UnnamedClose => (15 << 28) | 4,
             Self::OwnUnnamed => 6 << 28,
             Self::Clean => 7 << 28,
             Self::Dress => 8 << 28,
@@ -106,6 +109,7 @@ impl Mark {
             15 if id == 1 => Self::Sequences,
             15 if id == 2 => Self::Restore,
             15 if id == 3 => Self::SyntheticClose,
+            15 if id == 4 => Self::UnnamedClose,
             15 => Self::Changed,
             _ => Self::None,
         }
@@ -126,6 +130,7 @@ mod tests {
             Mark::SyntheticParse(1),
             Mark::SyntheticClose,
             Mark::UnnamedParse,
+            Mark::UnnamedClose,
             Mark::OwnUnnamed,
             Mark::Clean,
             Mark::Dress,

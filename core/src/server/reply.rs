@@ -21,7 +21,7 @@ use crate::pool::Pool;
 use crate::pool::statement::refusal;
 use crate::server::lost::lose;
 use crate::session::setting::Setting;
-use crate::session::{Carrying, Deallocating, Resetting, Session, SessionId};
+use crate::session::{Carrying, Deallocating, Resetting, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
 use crate::statement::Interner;
 use crate::tally::{Ending, Tag, Tallies};
@@ -393,15 +393,18 @@ impl Reply<'_> {
                     session.changes.pop_front();
                 }
             }
+            Mark::SyntheticParse(_) | Mark::UnnamedParse | Mark::UnnamedClose => {
+                if let Some(session) = self.session.as_deref_mut() {
+                    session.changes.pop_front();
+                }
+            }
             Mark::OwnParse(id) => self.server.prepared.on_parsed(id),
             Mark::Evict(id) => self.server.prepared.on_evicted(id),
             Mark::Shape(id) => self.answered(id, tag, body)?,
             Mark::Told(id) => self.told(id, tag, body),
             Mark::Proof(id) => self.proven(id),
             Mark::None
-            | Mark::SyntheticParse(_)
             | Mark::SyntheticClose
-            | Mark::UnnamedParse
             | Mark::OwnUnnamed
             | Mark::Clean
             | Mark::Dress
@@ -475,6 +478,12 @@ impl Reply<'_> {
     fn lose(&mut self, owed: Owed) {
         let all: Vec<Owed> = std::iter::once(owed).chain(self.server.pipeline.drain_dropped()).collect();
         lose(self.server, self.session.as_deref_mut(), &all);
+        if Mark::of(owed) == Mark::UnnamedParse
+            && let Some(session) = self.session.as_deref_mut()
+        {
+            // a Parse that fails takes the one before away; one that is passed over does not
+            session.unnamed_was(Unnamed::Absent);
+        }
     }
 
     fn ready(&mut self, owed: Owed, status: TransactionStatus, now: Instant) -> Result<Placed, String> {

@@ -127,7 +127,7 @@ impl Session {
         session.healing = Healing::No;
         // what was promised last is taken back first
         for change in std::mem::take(&mut session.changes).into_iter().rev() {
-            change.undo(&mut session.statements);
+            change.undo(session);
         }
         session.deallocating = Deallocating::No;
         session.resetting = Resetting::No;

@@ -304,7 +304,7 @@ impl Writer<'_> {
             if head.len <= PARSE_LEN_MAX {
                 return Ok(Written::Wait);
             }
-            self.session.unnamed = Unnamed::OnServer;
+            self.change_unnamed(Unnamed::OnServer);
             self.server.unnamed = ServerUnnamed::Unknown;
             self.push(Owed::client(Expect::Parse).marked(Mark::UnnamedParse.encode()));
             return Ok(self.stream(out, head, input));
@@ -424,12 +424,6 @@ impl Writer<'_> {
         self.push(Owed::client(expect).marked(mark));
     }
 
-    /// A Query takes the unnamed statement away.
-    fn forget_unnamed(&mut self) {
-        self.session.unnamed = Unnamed::Absent;
-        self.server.unnamed = ServerUnnamed::Unknown;
-    }
-
     fn parse(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
         let parse = Parse::read(message.body)?;
         if self.judged == Judged::Here && names_statements(parse.query) {
@@ -449,7 +443,7 @@ impl Writer<'_> {
         if parse.name.is_empty() {
             let statement = self.interner.intern(Arc::new(source));
             self.server.unnamed = ServerUnnamed::Is(statement.id);
-            self.session.unnamed = Unnamed::Is(statement);
+            self.change_unnamed(Unnamed::Is(statement));
             self.push(Owed::client(Expect::Parse).marked(Mark::UnnamedParse.encode()));
             out.extend_from_slice(message.bytes);
             return Ok(());
@@ -461,6 +455,9 @@ impl Writer<'_> {
         self.session.statements.insert(parse.name.into(), Rc::clone(&statement));
         self.session.changes.push_back(Change::Added(parse.name.into()));
         match self.server.prepared.preparation(statement.id, self.server.group) {
+            Preparation::Ready if self.may_be_in_failed_transaction() => {
+                self.ask_whether_it_prepares(out, &statement, parse.name)?
+            }
             Preparation::Ready => {
                 self.prepared.hits += 1;
                 self.push(Owed::client(Expect::Synthetic).marked(Mark::SyntheticParse(statement.id).encode()));
@@ -541,6 +538,7 @@ impl Writer<'_> {
 
     fn close(&mut self, out: &mut BytesMut, message: Frame<'_>) -> Result<(), MessageError> {
         let close = Named::read(message.body)?;
+        let mut mark = Mark::None;
         if close.target == Target::Statement && !close.name.is_empty() {
             if let Some((name, statement)) = self.session.statements.remove_entry(close.name) {
                 self.session.changes.push_back(Change::Removed(name, statement));
@@ -550,12 +548,13 @@ impl Writer<'_> {
             frontend::write_close(out, Target::Statement, &foreign(close.name))?;
         } else {
             if close.target == Target::Statement {
-                self.session.unnamed = Unnamed::Absent;
+                self.change_unnamed(Unnamed::Absent);
                 self.server.unnamed = ServerUnnamed::Unknown;
+                mark = Mark::UnnamedClose;
             }
             out.extend_from_slice(message.bytes);
         }
-        self.push(Owed::client(Expect::Close));
+        self.push(Owed::client(Expect::Close).marked(mark.encode()));
         Ok(())
     }
 

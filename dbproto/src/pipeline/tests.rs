@@ -172,3 +172,16 @@ fn asynchronous_messages_disturb_nothing() {
     assert_eq!(run("Query <N <S <A <C <ZI"), "N:async S:async A:async C:part ZI:ready#1Idle");
     assert_eq!(run("<S"), "S:async");
 }
+
+#[test]
+fn what_the_backend_is_not_asked_decides_nothing_about_its_group() {
+    let mut pipeline = Pipeline::new();
+    pipeline.push(Owed::client(Expect::Parse));
+    assert!(pipeline.is_group_undecided());
+    pipeline.handle_backend(b'1', None).unwrap();
+    assert!(!pipeline.is_group_undecided());
+    pipeline.push(Owed::client(Expect::Synthetic));
+    assert!(!pipeline.is_group_undecided(), "its answer is ours");
+    pipeline.push(Owed::client(Expect::Bind));
+    assert!(pipeline.is_group_undecided());
+}

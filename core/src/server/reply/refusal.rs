@@ -4,7 +4,8 @@ use bytes::BytesMut;
 
 use super::{Placed, Reply};
 use crate::pipe::{Goodbye, List};
-use crate::statement::NAME_PREFIX;
+use crate::session::Change;
+use crate::statement::{NAME_PREFIX, Statement};
 
 impl Reply<'_> {
     /// PostgreSQL ends the connection. That is nothing to a client who has it for a request only; in session mode it is the
@@ -22,8 +23,7 @@ impl Reply<'_> {
         let (before, rest) = body.split_at_checked(at)?;
         let digits = rest.get(NAME_PREFIX.len()..)?.iter().take_while(|byte| byte.is_ascii_digit()).count();
         let (name, after) = rest.split_at_checked(NAME_PREFIX.len() + digits)?;
-        let statements = &self.session.as_deref()?.statements;
-        let (own, _) = statements.iter().find(|(_, statement)| statement.name().as_bytes() == name)?;
+        let own = self.own_name(name)?;
         let mut out = BytesMut::new();
         let written = dbproto::message::write_frame(&mut out, b'E', |out| {
             for piece in [before, own, after] {
@@ -31,5 +31,25 @@ impl Reply<'_> {
             }
         });
         written.is_ok().then_some(out)
+    }
+
+    /// What the session calls the statement that has this name of ours; by now it may have closed it, or know a later form.
+    fn own_name(&self, name: &[u8]) -> Option<&[u8]> {
+        let session = self.session.as_deref()?;
+        let known = || {
+            let closed = session.changes.iter().filter_map(|change| match change {
+                Change::Removed(name, statement) => Some((name, statement)),
+                Change::Added(_) | Change::Unnamed(_) => None,
+            });
+            session.statements.iter().chain(closed)
+        };
+        let digits = std::str::from_utf8(name.get(NAME_PREFIX.len()..)?).ok()?;
+        let there = digits.parse().ok().and_then(|id| self.server.prepared.statement(id));
+        let same =
+            |statement: &Statement| there.as_ref().is_some_and(|there| there.source.text == statement.source.text);
+        let (own, _) = known()
+            .find(|(_, statement)| statement.name().as_bytes() == name)
+            .or_else(|| known().find(|(_, statement)| same(statement)))?;
+        Some(own)
     }
 }

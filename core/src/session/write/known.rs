@@ -69,8 +69,13 @@ impl Writer<'_> {
         }
         self.session.barrier = Barrier::UntilKnown;
         self.server.question = Question::Asked;
+        let parses = self.prepared.parses;
         let present = self.prepare(out, &statement)?;
         present.knowledge.ask(state);
+        if self.prepared.parses == parses && self.server.prepared.is_new(present.id) {
+            // the client has just prepared the same by another name, and nobody has asked what that gives
+            self.ask_shape(out, &present)?;
+        }
         if !self.server.prepared.is_new(present.id) {
             // it was there, or the request has failed already and nothing of it is answered any more
             self.session.barrier = Barrier::Open;

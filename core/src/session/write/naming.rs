@@ -7,16 +7,17 @@
 use std::rc::Rc;
 
 use bytes::BytesMut;
+use dbproto::frame::HEAD_LEN;
 use dbproto::message::MessageError;
 use dbproto::message::backend::TransactionStatus;
-use dbproto::message::frontend::{self, tag};
+use dbproto::message::frontend::{self, Bind, Named, Parse, Target, tag};
 use dbproto::pipeline::{Expect, Owed};
 use dbproto::sql::{Backslash, Lexer, Token, fold};
 
 use super::Writer;
 use crate::pipe::{Mark, Soil};
 use crate::session::hazard::{contains_word, foreign};
-use crate::session::{Barrier, Deallocating, Naming, Pin, Resetting};
+use crate::session::{Barrier, Change, Deallocating, Naming, Pin, Resetting};
 use crate::statement::Statement;
 
 /// Words without which no text names a statement.
@@ -71,14 +72,46 @@ impl Writer<'_> {
     pub(super) fn must_wait(&self, tag: u8, message: &[u8]) -> bool {
         let undecided = self.server.pipeline.is_group_undecided();
         match tag {
-            // it takes the unnamed statement away, unless its group has failed before
-            tag::QUERY if undecided => true,
+            // whether there is a statement of this name is known when the groups before have ended
+            tag::BIND | tag::DESCRIBE | tag::CLOSE | tag::PARSE if self.is_name_undecided(tag, message) => true,
+            // a Query takes the unnamed statement away, unless its group has failed before; a function call ends the group
+            tag::QUERY | tag::FUNCTION_CALL if undecided => true,
+            tag::QUERY if self.is_unnamed_undecided() => true,
             tag::QUERY | tag::PARSE => {
                 (undecided || self.server.pipeline.ready_count() > 0)
                     && self.session.naming == Naming::Ours
                     && names_statements(message)
             }
             _ => false,
+        }
+    }
+
+    /// Whether it is not known yet what the unnamed statement is.
+    fn is_unnamed_undecided(&self) -> bool {
+        self.session.changes.iter().any(|change| matches!(change, Change::Unnamed(_)))
+    }
+
+    /// Whether a message names a statement that may have been made or taken away in a group before this one.
+    fn is_name_undecided(&self, tag: u8, message: &[u8]) -> bool {
+        if self.session.changes.is_empty() || self.server.pipeline.ready_count() == 0 {
+            return false;
+        }
+        let body = message.get(HEAD_LEN..).unwrap_or_default();
+        let name = match tag {
+            tag::PARSE => Parse::read(body).map(|parse| parse.name),
+            tag::BIND => Bind::read(body).map(|bind| bind.statement),
+            _ => match Named::read(body) {
+                Ok(Named { target: Target::Portal, .. }) => return false,
+                named => named.map(|named| named.name),
+            },
+        };
+        match name {
+            // where the connection's is the session's, Postgres itself decides
+            Ok(b"") => {
+                matches!(tag, tag::BIND | tag::DESCRIBE) && self.is_unnamed_undecided() && !self.is_unnamed_there()
+            }
+            Ok(name) => self.session.changes.iter().any(|change| change.name() == Some(name)),
+            Err(_) => false,
         }
     }
 

@@ -5,13 +5,14 @@ use std::rc::Rc;
 use bytes::BytesMut;
 use dbproto::frame::Frame;
 use dbproto::message::MessageError;
+use dbproto::message::backend::TransactionStatus;
 use dbproto::message::frontend::{self, Parse, Target};
 use dbproto::pipeline::{Expect, Owed};
 
-use super::Writer;
+use super::{Judged, Writer};
 use crate::pipe::{Mark, ServerUnnamed, Soil};
 use crate::session::hazard::foreign;
-use crate::session::{Resetting, Unnamed};
+use crate::session::{Change, Resetting, Unnamed};
 use crate::statement::{Preparation, Statement, StatementName, Wording};
 
 /// How often the connection had a statement, was given one, and lost one for want of room.
@@ -43,8 +44,10 @@ impl Writer<'_> {
     ) -> Result<(), MessageError> {
         // never one of our own names, whatever the client calls it
         let (name, parse) = (foreign(name), Parse::read(message.body)?);
-        frontend::write_parse(out, &name, b"", &[0, 0])?;
-        self.push(Owed::nobody(Expect::Parse));
+        if !self.server.leftovers.iter().any(|taken| **taken == *name) {
+            frontend::write_parse(out, &name, b"", &[0, 0])?;
+            self.push(Owed::nobody(Expect::Parse));
+        }
         frontend::write_parse(out, &name, parse.query, parse.types)?;
         self.push(Owed::client(Expect::Parse));
         self.server.leftovers.push(name.into());
@@ -146,14 +149,58 @@ impl Writer<'_> {
         Ok(())
     }
 
+    /// The connection has the statement, but Postgres might refuse to prepare anything: it is asked, by a name that is closed after.
+    pub(super) fn ask_whether_it_prepares(
+        &mut self,
+        out: &mut BytesMut,
+        statement: &Rc<Statement>,
+        name: &[u8],
+    ) -> Result<(), MessageError> {
+        let name = foreign(name);
+        // one that the client has closed since may still be there
+        frontend::write_close(out, Target::Statement, &name)?;
+        self.push(Owed::nobody(Expect::Close));
+        frontend::write_parse(out, &name, &statement.source.text, statement.types())?;
+        self.push(Owed::client(Expect::Parse).marked(Mark::SyntheticParse(statement.id).encode()));
+        self.server.leftovers.push(name.into());
+        Ok(())
+    }
+
+    /// Whether Postgres might refuse to prepare anything now, for an error in the transaction.
+    pub(super) fn may_be_in_failed_transaction(&self) -> bool {
+        self.judged == Judged::Here
+            && (self.server.status == TransactionStatus::Failed || self.server.pipeline.ready_count() > 0)
+    }
+
+    /// A Query takes the unnamed statement away.
+    pub(super) fn forget_unnamed(&mut self) {
+        self.session.unnamed = Unnamed::Absent;
+        self.server.unnamed = ServerUnnamed::Unknown;
+    }
+
+    /// The session's unnamed statement will be another one, unless an error comes before.
+    pub(super) fn change_unnamed(&mut self, to: Unnamed) {
+        let before = std::mem::replace(&mut self.session.unnamed, to);
+        self.session.changes.push_back(Change::Unnamed(before));
+    }
+
+    /// Whether the connection's unnamed statement is the session's.
+    pub(super) fn is_unnamed_there(&self) -> bool {
+        match &self.session.unnamed {
+            Unnamed::OnServer => true,
+            Unnamed::Is(statement) => self.server.unnamed == ServerUnnamed::Is(statement.id),
+            Unnamed::Absent => self.server.unnamed == ServerUnnamed::Absent,
+        }
+    }
+
     /// Makes sure the connection's unnamed statement is the session's.
     pub(super) fn restore_unnamed(&mut self, out: &mut BytesMut) -> Result<(), MessageError> {
+        if self.is_unnamed_there() {
+            return Ok(());
+        }
         match &self.session.unnamed {
             Unnamed::OnServer => Ok(()),
             Unnamed::Is(statement) => {
-                if self.server.unnamed == ServerUnnamed::Is(statement.id) {
-                    return Ok(());
-                }
                 let statement = self.as_of_now(&Rc::clone(statement));
                 self.session.unnamed = Unnamed::Is(Rc::clone(&statement));
                 frontend::write_parse(out, b"", &statement.source.text, &statement.source.types)?;
@@ -162,9 +209,6 @@ impl Writer<'_> {
                 Ok(())
             }
             Unnamed::Absent => {
-                if self.server.unnamed == ServerUnnamed::Absent {
-                    return Ok(());
-                }
                 frontend::write_close(out, Target::Statement, b"")?;
                 self.server.unnamed = ServerUnnamed::Absent;
                 self.push(Owed::nobody(Expect::Close));
