@@ -2,6 +2,10 @@
 
 use std::fmt::Write as _;
 
+mod statistics;
+
+pub(crate) use statistics::STATS;
+
 /// One key.
 pub(crate) struct Key {
     pub(crate) name: &'static str,
@@ -269,22 +273,6 @@ pub(crate) const DNS: Section = Section {
             "duration, at least 100ms",
             "\"15s\"",
             "How long a name that was not found is not looked up again.",
-        ),
-    ],
-};
-
-pub(crate) const STATS: Section = Section {
-    title: "[stats]",
-    name: "stats",
-    doc: "Statistics, as `ctl stats` reads them.",
-    keys: &[
-        key("socket", "path", "", "Unix socket that gives out statistics. Without the key there is none."),
-        key(
-            "statements",
-            "number, at most 10000",
-            "500",
-            "Statements that are counted singly on each core (`SHOW STATEMENTS`), constants left out. When there are more, those \
-             that have not run lately are counted together. Each takes up to 4 KiB. `0`: none.",
         ),
     ],
 };
