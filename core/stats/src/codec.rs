@@ -13,7 +13,7 @@ use crate::Snapshot;
 /// First four bytes of a frame: `OCST`.
 pub const MAGIC: u32 = u32::from_be_bytes(*b"OCST");
 /// Version of the layout; another program's snapshot of another version is refused.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Longest snapshot that is read: tens of thousands of pools.
 const LEN_MAX: u32 = 256 * 1024 * 1024;
 
