@@ -472,17 +472,17 @@ mod tests {
             optimacore 0.1.0, process 42, up 1 h 0 min
 
             Shards
-             shard  core  clients  waiting  logins  failed  handed over  messages in/s  out/s  bytes in/s  out/s  buffers
-                 0     0        7        0       0       0            0           6000    0.0     195 KiB    0 B   64 KiB
-                 1     2        7        0       0       0            0           6000    0.0     195 KiB    0 B   64 KiB
+             shard  core  clients  waiting  logins  failed  handed over  messages in/s  out/s  bytes in/s  out/s  buffers  busy  kept waiting  ring in/s  out/s
+                 0     0        7        0       0       0            0           6000    0.0     195 KiB    0 B   64 KiB   0 %           0 %        0.0    0.0
+                 1     2        7        0       0       0            0           6000    0.0     195 KiB    0 B   64 KiB   0 %           0 %        0.0    0.0
 
             Pools
-             database  user  active  waiting  pipes  size  idle  shared  exclusive  pinned  connecting  cleaning  connects  failed
-             shop      ann        0        0      8    20     0       0          0       0           0         0         0       0
-             shop      bob        0        0      4    20     0       0          0       0           0         0         0       0
+             database  user  active  waiting  longest  pipes  size  idle  shared  exclusive  pinned  connecting  cleaning  connects  failed  in use
+             shop      ann        0        0        -      8    20     0       0          0       0           0         0         0       0     0 %
+             shop      bob        0        0        -      4    20     0       0          0       0           0         0         0       0     0 %
 
             Requests
-             database  user  queries/s  shared  exclusive  relayed  retried  cancelled  timed out  to server  from server  errors by class  limits reached
+             database  user  queries/s  shared  exclusive  relayed  retried  cancelled  timed out  to server  from server  errors by class  ours  limits reached
              shop      ann        4400   10000       1000        0        0          0          0        0 B       19 MiB       23 2, 40 2
              shop      bob        2200    5000        500        0        0          0          0        0 B      9.5 MiB
 
@@ -492,9 +492,9 @@ mod tests {
              shop      bob           0      0         0        0        0           0
 
             Times
-             database  user  queue p50  p95  p99  p99.9  server p50    p95    p99   p99.9
-             shop      ann           -    -    -      -       50 ms  95 ms  99 ms  100 ms
-             shop      bob           -    -    -      -       50 ms  95 ms  99 ms  100 ms"#]]
+             database  user  queue p50  p99  p99.9  pipe wait p50  p99  p99.9  server p50    p95    p99   p99.9  proxy p50  p99  p99.9
+             shop      ann           -    -      -              -    -      -       50 ms  95 ms  99 ms  100 ms          -    -      -
+             shop      bob           -    -      -              -    -      -       50 ms  95 ms  99 ms  100 ms          -    -      -"#]]
         .assert_eq(&picture(&now, interval.as_ref(), &now));
     }
 
