@@ -31,6 +31,7 @@ mod share;
 mod slab;
 mod statement;
 mod stock;
+mod stopwatch;
 mod systemd;
 mod tally;
 mod throttle;

@@ -127,7 +127,7 @@ fn picture(now: &Snapshot, interval: Option<&Snapshot>, times: &Snapshot, form: 
     let tables = [
         head,
         titled("Shards", &shards(now, interval)),
-        titled("Pools", &pools(now)),
+        titled("Pools", &pools(now, interval)),
         titled("Requests", &requests(now, interval)),
         titled("State", &state(now)),
         titled("Times", &durations(times)),
@@ -173,6 +173,10 @@ fn shards(now: &Snapshot, interval: Option<&Snapshot>) -> Table {
         "bytes in/s",
         "out/s",
         "buffers",
+        "busy",
+        "kept waiting",
+        "ring in/s",
+        "out/s",
     ];
     let rows = now.shards.iter().map(|shard| {
         let last = interval.and_then(|interval| interval.shards.iter().find(|other| other.shard == shard.shard));
@@ -191,17 +195,22 @@ fn shards(now: &Snapshot, interval: Option<&Snapshot>) -> Table {
             bytes_rate(|shard| shard.bytes_in),
             bytes_rate(|shard| shard.bytes_out),
             bytes(shard.buffer_bytes),
+            share(interval, last.map(|shard| shard.busy_us)),
+            share(interval, last.map(|shard| shard.kept_waiting_us)),
+            rate(|shard| shard.ring_messages_in),
+            rate(|shard| shard.ring_messages_out),
         ]
     });
     table(&head, 0, rows)
 }
 
-fn pools(now: &Snapshot) -> Table {
+fn pools(now: &Snapshot, interval: Option<&Snapshot>) -> Table {
     let head = [
         "database",
         "user",
         "active",
         "waiting",
+        "longest",
         "pipes",
         "size",
         "idle",
@@ -212,13 +221,19 @@ fn pools(now: &Snapshot) -> Table {
         "cleaning",
         "connects",
         "failed",
+        "in use",
     ];
+    let last = interval.map(Snapshot::pools_total).unwrap_or_default();
     let rows = now.pools_total().into_iter().map(|pool| {
+        let last = last.iter().find(|other| (&other.database, &other.user) == (&pool.database, &pool.user));
+        // of one connection; the pool has several
+        let used = last.and_then(|last| last.busy_us.checked_div(pool.pool_size));
         vec![
             pool.database.clone(),
             pool.user.clone(),
             pool.clients_active.to_string(),
             pool.clients_waiting.to_string(),
+            span(Some(pool.maxwait_us).filter(|_| pool.clients_waiting > 0)),
             pool.permits_held.to_string(),
             pool.pool_size.to_string(),
             pool.servers_idle.to_string(),
@@ -229,6 +244,7 @@ fn pools(now: &Snapshot) -> Table {
             pool.servers_cleaning.to_string(),
             pool.connects.to_string(),
             pool.connect_failures.to_string(),
+            share(interval, used),
         ]
     });
     table(&head, 2, rows)
@@ -248,13 +264,13 @@ fn requests(now: &Snapshot, interval: Option<&Snapshot>) -> Table {
         "to server",
         "from server",
         "errors by class",
+        "ours",
         "limits reached",
     ];
     let last = interval.map(Snapshot::pools_total).unwrap_or_default();
     let rows = now.pools_total().into_iter().map(|pool| {
         let last = last.iter().find(|other| (&other.database, &other.user) == (&pool.database, &pool.user));
         let limits = pool.limits.iter().map(|limit| format!("{} {}", limit.limit, limit.count));
-        let classes = pool.errors.iter().map(|e| format!("{} {}", String::from_utf8_lossy(&e.class), e.count));
         vec![
             pool.database.clone(),
             pool.user.clone(),
@@ -267,7 +283,8 @@ fn requests(now: &Snapshot, interval: Option<&Snapshot>) -> Table {
             pool.wait_timeouts.to_string(),
             bytes(pool.bytes_to_server),
             bytes(pool.bytes_from_server),
-            classes.collect::<Vec<_>>().join(", "),
+            classes(&pool.errors),
+            classes(&pool.plane_errors),
             limits.collect::<Vec<_>>().join(", "),
         ]
     });
@@ -305,12 +322,30 @@ fn state(now: &Snapshot) -> Table {
 }
 
 fn durations(times: &Snapshot) -> Table {
-    let head = ["database", "user", "queue p50", "p95", "p99", "p99.9", "server p50", "p95", "p99", "p99.9"];
+    let head = [
+        "database",
+        "user",
+        "queue p50",
+        "p99",
+        "p99.9",
+        "pipe wait p50",
+        "p99",
+        "p99.9",
+        "server p50",
+        "p95",
+        "p99",
+        "p99.9",
+        "proxy p50",
+        "p99",
+        "p99.9",
+    ];
     let rows = times.pools_total().into_iter().map(|pool| {
         let mut row = vec![pool.database.clone(), pool.user.clone()];
-        for hist in [&pool.queue_time, &pool.server_time] {
-            row.extend([0.5, 0.95, 0.99, 0.999].map(|share| time(hist, share)));
-        }
+        let mut add = |hist: &Hist, shares: &[f64]| row.extend(shares.iter().map(|share| time(hist, *share)));
+        add(&pool.queue_time, &[0.5, 0.99, 0.999]);
+        add(&pool.pipe_wait_time, &[0.5, 0.99, 0.999]);
+        add(&pool.server_time, &[0.5, 0.95, 0.99, 0.999]);
+        add(&pool.proxy_time, &[0.5, 0.99, 0.999]);
         row
     });
     table(&head, 2, rows)
@@ -349,6 +384,17 @@ fn heaviest(times: &Snapshot, form: Form) -> Option<Table> {
         row
     });
     (!all.is_empty()).then(|| table_aligned(&head, |column| (2..11).contains(&column), rows))
+}
+
+fn classes(errors: &[stats::ClassCount]) -> String {
+    let classes = errors.iter().map(|e| format!("{} {}", String::from_utf8_lossy(&e.class), e.count));
+    classes.collect::<Vec<_>>().join(", ")
+}
+
+/// How much of the time something lasted.
+fn share(interval: Option<&Snapshot>, us: Option<u64>) -> String {
+    let percent = interval.zip(us).map(|(interval, us)| interval.per_second(us) / 1e4);
+    percent.map_or_else(|| "-".to_owned(), |percent| format!("{percent:.0} %"))
 }
 
 fn rate(interval: Option<&Snapshot>, count: Option<u64>) -> String {
@@ -456,17 +502,17 @@ mod tests {
             optimacore 0.1.0, process 42, up 1 h 0 min
 
             Shards
-             shard  core  clients  waiting  logins  failed  handed over  messages in/s  out/s  bytes in/s  out/s  buffers
-                 0     0        7        0       0       0            0           6000    0.0     195 KiB    0 B   64 KiB
-                 1     2        7        0       0       0            0           6000    0.0     195 KiB    0 B   64 KiB
+             shard  core  clients  waiting  logins  failed  handed over  messages in/s  out/s  bytes in/s  out/s  buffers  busy  kept waiting  ring in/s  out/s
+                 0     0        7        0       0       0            0           6000    0.0     195 KiB    0 B   64 KiB   0 %           0 %        0.0    0.0
+                 1     2        7        0       0       0            0           6000    0.0     195 KiB    0 B   64 KiB   0 %           0 %        0.0    0.0
 
             Pools
-             database  user  active  waiting  pipes  size  idle  shared  exclusive  pinned  connecting  cleaning  connects  failed
-             shop      ann        0        0      8    20     0       0          0       0           0         0         0       0
-             shop      bob        0        0      4    20     0       0          0       0           0         0         0       0
+             database  user  active  waiting  longest  pipes  size  idle  shared  exclusive  pinned  connecting  cleaning  connects  failed  in use
+             shop      ann        0        0        -      8    20     0       0          0       0           0         0         0       0     0 %
+             shop      bob        0        0        -      4    20     0       0          0       0           0         0         0       0     0 %
 
             Requests
-             database  user  queries/s  shared  exclusive  relayed  retried  cancelled  timed out  to server  from server  errors by class  limits reached
+             database  user  queries/s  shared  exclusive  relayed  retried  cancelled  timed out  to server  from server  errors by class  ours  limits reached
              shop      ann        4400   10000       1000        0        0          0          0        0 B       19 MiB       23 2, 40 2
              shop      bob        2200    5000        500        0        0          0          0        0 B      9.5 MiB
 
@@ -476,9 +522,9 @@ mod tests {
              shop      bob           0      0         0        0        0           0
 
             Times
-             database  user  queue p50  p95  p99  p99.9  server p50    p95    p99   p99.9
-             shop      ann           -    -    -      -       50 ms  95 ms  99 ms  100 ms
-             shop      bob           -    -    -      -       50 ms  95 ms  99 ms  100 ms"#]]
+             database  user  queue p50  p99  p99.9  pipe wait p50  p99  p99.9  server p50    p95    p99   p99.9  proxy p50  p99  p99.9
+             shop      ann           -    -      -              -    -      -       50 ms  95 ms  99 ms  100 ms          -    -      -
+             shop      bob           -    -      -              -    -      -       50 ms  95 ms  99 ms  100 ms          -    -      -"#]]
         .assert_eq(&picture(&now, interval.as_ref(), &now, Form::Table));
     }
 

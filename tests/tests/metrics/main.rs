@@ -1,6 +1,6 @@
 //! What is measured, as files and texts that other people's programs read. Needs promtool and the Python packages of `make deps`.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "a test that fails panics")]
 
 mod command;
 mod export;
