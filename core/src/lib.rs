@@ -13,6 +13,7 @@ mod deadline;
 mod dress;
 mod error;
 mod listen;
+mod log;
 mod memory;
 mod pace;
 mod pipe;

@@ -2,6 +2,10 @@
 
 use std::fmt::Write as _;
 
+mod log;
+
+pub(crate) use log::LOG;
+
 /// One key.
 pub(crate) struct Key {
     pub(crate) name: &'static str,
@@ -287,18 +291,6 @@ pub(crate) const STATS: Section = Section {
              that have not run lately are counted together. Each takes up to 4 KiB. `0`: none.",
         ),
     ],
-};
-
-pub(crate) const LOG: Section = Section {
-    title: "[log]",
-    name: "log",
-    doc: "What is logged, to standard error.",
-    keys: &[key(
-        "level",
-        "`error`, `warn`, `info`, `debug`, `trace`",
-        "\"info\"",
-        "The least important messages that are logged.",
-    )],
 };
 
 pub(crate) const ADMIN: Section = Section {
