@@ -22,6 +22,7 @@ use tracing_subscriber::layer::{Context, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{Layer, reload};
 
+use line::Colour;
 use scribe::Scribe;
 
 mod line;
@@ -170,7 +171,8 @@ pub(crate) fn start(log: config::Log) -> std::io::Result<(Dial, Pen)> {
     let lost = Arc::new(AtomicU64::new(0));
     let (filter, dial) = reload::Layer::new(filter_of(log.level));
     tracing_subscriber::registry().with(filter).with(Speaker { notes: notes.clone(), lost: Arc::clone(&lost) }).init();
-    let scribe = Scribe::new(std::io::stderr(), log.format, std::io::stderr().is_terminal(), lost);
+    let colour = if std::io::stderr().is_terminal() { Colour::Yes } else { Colour::No };
+    let scribe = Scribe::new(std::io::stderr(), log.format, colour, lost);
     std::thread::Builder::new().name("log".to_owned()).spawn(move || scribe.run(&heard))?;
     let teller = notes.clone();
     let dial = move |log: config::Log| {

@@ -1,5 +1,7 @@
 //! What the log tells: of connections, of slow statements, as text and as JSON, and never a secret.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+
 use harness::cluster::SUPERUSER;
 use harness::{Cluster, Plane, Request, params, wait_until};
 

@@ -1,6 +1,8 @@
 //! Where the time of requests goes, on real connections: queue, pipe wait, server, proxy. Only relations are asserted, since
 //! machines may be slow.
 
+#![expect(clippy::unwrap_used, reason = "a test that fails panics")]
+
 use std::time::{Duration, Instant};
 
 use harness::{Cluster, Plane, RawClient, Request, params, wait_until};

@@ -27,8 +27,7 @@ pub(super) struct Scribe<W> {
 }
 
 impl<W: Write> Scribe<W> {
-    pub(super) fn new(out: W, format: LogFormat, is_terminal: bool, lost: Arc<AtomicU64>) -> Self {
-        let colour = if is_terminal { Colour::Yes } else { Colour::No };
+    pub(super) fn new(out: W, format: LogFormat, colour: Colour, lost: Arc<AtomicU64>) -> Self {
         Self { out, format, colour, repeats: Repeats::default(), lost }
     }
 
@@ -96,7 +95,7 @@ mod tests {
     fn lines_are_written_in_their_order_once_and_in_the_form_that_is_asked_for() {
         let (mut out, now) = (Vec::new(), Instant::now());
         let lost = Arc::new(AtomicU64::new(0));
-        let mut scribe = Scribe::new(&mut out, LogFormat::Text, false, Arc::clone(&lost));
+        let mut scribe = Scribe::new(&mut out, LogFormat::Text, Colour::No, Arc::clone(&lost));
         for message in ["a", "b", "a"] {
             scribe.on_note(entry(message), now);
         }
@@ -120,7 +119,7 @@ mod tests {
         notes.send(Note::Flush(done)).unwrap();
         drop(notes);
         let mut out = Vec::new();
-        Scribe::new(&mut out, LogFormat::Text, false, Arc::default()).run(&heard);
+        Scribe::new(&mut out, LogFormat::Text, Colour::No, Arc::default()).run(&heard);
         assert!(written.try_recv().is_ok() && !out.is_empty());
     }
 }
