@@ -1,37 +1,66 @@
-//! `ctl stats`: what the data plane is doing, as tables or JSON.
+//! `ctl stats`: what the data plane is doing, as tables, JSON, a series or text for Prometheus.
 
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use serde::Serialize;
 use stats::{Hist, PoolStats, Snapshot};
 
 use crate::dev::place;
 use crate::terminal;
+use condition::Condition;
+use print::Form;
+use top::Order;
+
+mod condition;
+mod export;
+mod print;
+mod top;
+mod until;
 
 /// Statements in the table; `ctl admin show statements` and `--json` give all.
 const STATEMENTS_SHOWN: usize = 10;
 const STATEMENT_LEN_SHOWN: usize = 60;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often `--until` looks, unless told.
+const UNTIL_EVERY: Duration = Duration::from_millis(200);
 
 #[derive(clap::Args)]
 #[command(
     after_help = "Rates are of the time between two looks, everything else is since the data plane's start; with --watch, \
-                        times are of the time between two looks too."
+                  times are of the time between two looks too.\n\n\
+                  A condition compares a field of pool, shard, process or host, as `-o json` has it (`pool.waiting` is \
+                  clients_waiting of all pools together), or a metric of core/METRICS.md, all its series or those with some labels: \
+                  --until 'pool.waiting==0', --until 'optimacore_pool_clients{state=\"active\",user=\"app\"} < 5 && pool.idle > 0'. Exit \
+                  code 6: it did not come to be in time.\n\n\
+                  --export writes optimacore.prom, optimacore-<start>.ndjson, optimacore-<start>.hlog and run.json: docs/export.md."
 )]
 pub(crate) struct Options {
     /// The data plane's statistics socket. Default: that of the `ctl dev` started in this directory.
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// Print JSON: an object with `since_start` and `interval`; with --watch one a line.
-    #[arg(long)]
+    /// As what it is printed.
+    #[arg(long, short, value_enum, default_value_t = Form::Table)]
+    output: Form,
+    /// The same as `-o json`.
+    #[arg(long, conflicts_with = "output")]
     json: bool,
+    /// Only the statements, ordered.
+    #[arg(long, value_name = "ORDER", num_args = 0..=1, default_missing_value = "total", value_enum)]
+    top: Option<Order>,
+    /// Write files into this directory, once, or with --watch until Ctrl-C.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["output", "json", "top", "until"])]
+    export: Option<PathBuf>,
+    /// Wait until this holds, and print nothing.
+    #[arg(long, value_name = "CONDITION", conflicts_with_all = ["output", "json", "top"])]
+    until: Option<Condition>,
+    /// How long to wait for it: seconds, or as in `500ms`, `30s`, `2min`.
+    #[arg(long, value_name = "DURATION", default_value = "30s", requires = "until", value_parser = duration)]
+    timeout: Duration,
     /// Go on, every so many seconds.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = seconds)]
     watch: Option<Duration>,
@@ -46,11 +75,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-#[derive(Serialize)]
-struct Looks<'s> {
-    since_start: &'s Snapshot,
-    /// What happened between the last two looks.
-    interval: Option<&'s Snapshot>,
+/// As in the configuration, or a number of seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let units = [("ms", 1.0), ("min", 60_000.0), ("s", 1000.0), ("h", 3_600_000.0)];
+    let unit = units.iter().find_map(|(name, ms)| Some((text.strip_suffix(name)?, ms)));
+    let (number, ms) = unit.unwrap_or((text, &1000.0));
+    let ms = number.trim().parse::<f64>().ok().map(|number| number * ms).filter(|ms| (0.0..=8.64e9).contains(ms));
+    ms.map(|ms| Duration::from_secs_f64(ms / 1000.0))
+        .ok_or_else(|| "is no duration such as 500ms, 30s or 2min".to_owned())
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
@@ -58,23 +90,18 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         Some(socket) => socket.clone(),
         None => place::stats_socket(&place::dir(None)?),
     };
-    let mut before = look(&socket)?;
-    loop {
-        thread::sleep(options.watch.unwrap_or(Duration::from_secs(1)));
-        let now = look(&socket)?;
-        let interval = now.since(&before);
-        if options.json {
-            let looks = Looks { since_start: &now, interval: interval.as_ref() };
-            terminal::print(&serde_json::to_string(&looks)?)?;
-        } else {
-            let clear = if options.watch.is_some() { terminal::clear() } else { "" };
-            let times = options.watch.and(interval.as_ref()).unwrap_or(&now);
-            terminal::print(&format!("{clear}{}", picture(&now, interval.as_ref(), times)))?;
-        }
-        if options.watch.is_none() {
-            return Ok(ExitCode::SUCCESS);
-        }
-        before = now;
+    if let Some(condition) = &options.until {
+        return Ok(until::run(&socket, condition, options.timeout, options.watch.unwrap_or(UNTIL_EVERY)));
+    }
+    if let Some(dir) = &options.export {
+        return export::run(&socket, dir, options.watch);
+    }
+    print::run(options, &socket)
+}
+
+impl Options {
+    const fn form(&self) -> Form {
+        if self.json { Form::Json } else { self.output }
     }
 }
 
@@ -94,7 +121,7 @@ fn look(socket: &Path) -> anyhow::Result<Snapshot> {
 }
 
 /// All tables. `interval` gives the rates, `times` the quantiles.
-fn picture(now: &Snapshot, interval: Option<&Snapshot>, times: &Snapshot) -> String {
+fn picture(now: &Snapshot, interval: Option<&Snapshot>, times: &Snapshot, form: Form) -> String {
     let head = format!("optimacore {}, process {}, up {}", now.version, now.pid, age(now.uptime_us / 1_000_000));
     let titled = |title: &str, table: &Table| format!("{}\n{table}", terminal::bold(title));
     let tables = [
@@ -105,7 +132,7 @@ fn picture(now: &Snapshot, interval: Option<&Snapshot>, times: &Snapshot) -> Str
         titled("State", &state(now)),
         titled("Times", &durations(times)),
     ];
-    let heaviest = heaviest(times);
+    let heaviest = heaviest(times, form);
     let tables = tables.into_iter().chain(heaviest.map(|table| titled("Statements", &table))).collect::<Vec<_>>();
     let lines = tables.join("\n\n");
     lines.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
@@ -325,8 +352,10 @@ fn durations(times: &Snapshot) -> Table {
 }
 
 /// The statements on which PostgreSQL has worked longest; none where none are counted.
-fn heaviest(times: &Snapshot) -> Option<Table> {
+fn heaviest(times: &Snapshot, form: Form) -> Option<Table> {
     let all = stats::statement::total(&times.statements);
+    let (count, text_len) =
+        if form == Form::Wide { (usize::MAX, usize::MAX) } else { (STATEMENTS_SHOWN, STATEMENT_LEN_SHOWN) };
     let head = [
         "database",
         "user",
@@ -341,7 +370,7 @@ fn heaviest(times: &Snapshot) -> Option<Table> {
         "queue p99",
         "statement",
     ];
-    let rows = all.iter().take(STATEMENTS_SHOWN).map(|one| {
+    let rows = all.iter().take(count).map(|one| {
         let share = one.shared.saturating_mul(100).checked_div(one.shared.saturating_add(one.exclusive));
         let mut row = vec![one.database.clone(), one.user.clone()];
         row.extend([one.calls, one.rows, one.errors].map(|count| count.to_string()));
@@ -350,7 +379,7 @@ fn heaviest(times: &Snapshot) -> Option<Table> {
         row.extend([0.5, 0.95, 0.99].map(|share| span(one.server_time.quantile(share))));
         row.push(span(one.queue_time.quantile(0.99)));
         let text = one.statement.as_deref().unwrap_or("(all others)");
-        let short: String = text.chars().take(STATEMENT_LEN_SHOWN).collect();
+        let short: String = text.chars().take(text_len).collect();
         row.push(if short.len() < text.len() { short + "…" } else { short });
         row
     });
@@ -424,6 +453,7 @@ fn age(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
+    use std::thread;
 
     use super::*;
     use expect_test::expect;
@@ -460,7 +490,7 @@ mod tests {
             taken_unix_us: 0,
             shards: vec![shard(0), shard(1)],
             pools: vec![pool(0, "ann"), pool(1, "ann"), pool(0, "bob")],
-            statements: Vec::new(),
+            ..Snapshot::default()
         }
     }
 
@@ -495,7 +525,7 @@ mod tests {
              database  user  queue p50  p99  p99.9  pipe wait p50  p99  p99.9  server p50    p95    p99   p99.9  proxy p50  p99  p99.9
              shop      ann           -    -      -              -    -      -       50 ms  95 ms  99 ms  100 ms          -    -      -
              shop      bob           -    -      -              -    -      -       50 ms  95 ms  99 ms  100 ms          -    -      -"#]]
-        .assert_eq(&picture(&now, interval.as_ref(), &now));
+        .assert_eq(&picture(&now, interval.as_ref(), &now, Form::Table));
     }
 
     #[test]
@@ -517,7 +547,7 @@ mod tests {
         let long = "select ".repeat(20);
         now.statements =
             vec![statement(None, 1_000), statement(Some(&long), 70), statement(Some("select ?"), 5_000_000)];
-        let text = picture(&now, None, &now);
+        let text = picture(&now, None, &now, Form::Table);
         let (_, table) = text.split_once("Statements\n").unwrap();
         expect![[r#"
             Statements
@@ -530,7 +560,7 @@ mod tests {
 
     #[test]
     fn a_restarted_data_plane_has_no_rates() {
-        let text = picture(&snapshot(5, 10), None, &snapshot(5, 0));
+        let text = picture(&snapshot(5, 10), None, &snapshot(5, 0), Form::Table);
         assert!(text.contains("up 0 s") && text.contains('-'), "{text}");
     }
 

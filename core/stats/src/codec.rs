@@ -124,9 +124,11 @@ mod tests {
             pid: 42,
             uptime_us: 1,
             taken_unix_us: 2,
+            host: crate::machine::HostStats { name: "here".into(), ..Default::default() },
             shards: vec![ShardStats { shard: 1, core: 9, ..ShardStats::default() }],
             pools: vec![pool, PoolStats::default()],
             statements: vec![StatementStats { fingerprint: u64::MAX, calls: 7, ..StatementStats::default() }],
+            ..Snapshot::default()
         }
     }
 
