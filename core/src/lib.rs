@@ -12,6 +12,7 @@ mod clerk;
 mod deadline;
 mod dress;
 mod error;
+mod http;
 mod listen;
 mod memory;
 mod pace;

@@ -19,6 +19,7 @@ use crate::admin::desk::{Desk, LogDial};
 use crate::admin::{Petition, Stop};
 use crate::catalog::keeper::{self, WatchRequest};
 use crate::clerk::{self, Ask};
+use crate::http::Endpoint;
 use crate::listen::line;
 use crate::shard::{Asked, Board, Message, Shard};
 use crate::stock::Stock;
@@ -53,6 +54,7 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
         bail!("{} cores are more than the 256 that cancel keys can name; set runtime.cores", cores.len());
     }
     let tls = TlsState::load(&config)?;
+    let endpoint = Endpoint::open(&config)?;
     let config = Arc::new(config);
     let directory = Directory::new(&config, tls);
     let (keeper, catalog_requests) = crossbeam::channel::unbounded();
@@ -85,6 +87,10 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
         std::thread::Builder::new()
             .name("statistics".to_owned())
             .spawn(move || give_statistics(&listener, &handles, &board))?;
+    }
+    if let Some(endpoint) = endpoint {
+        tracing::info!(address = endpoint.place(), "metrics and the dashboard are here");
+        endpoint.serve(running.handles().to_vec(), &board)?;
     }
     {
         let desk = Desk::new(running.handles().to_vec(), Arc::clone(&board), Arc::clone(&config));
@@ -187,7 +193,8 @@ fn give_statistics(listener: &UnixListener, handles: &[ShardHandle<Message>], bo
     }
 }
 
-fn take_snapshot(handles: &[ShardHandle<Message>], board: &Board) -> Snapshot {
+/// Asks every shard what it has counted; one that does not answer in time is not in it.
+pub(crate) fn take_snapshot(handles: &[ShardHandle<Message>], board: &Board) -> Snapshot {
     let (sender, replies) = crossbeam::channel::unbounded();
     for handle in handles {
         handle.post(Message::Snapshot(sender.clone()));

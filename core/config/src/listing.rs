@@ -125,6 +125,7 @@ impl Config {
         out.push(entry("dns.nxdomain_ttl", duration(self.dns.nxdomain_ttl)));
         optional(&mut out, "stats.socket", self.stats.socket.as_ref().map(|path| path.display()));
         out.push(entry("stats.statements", self.stats.statements));
+        secure::http(&mut out, &self.http);
         out.push(entry("log.level", self.log.level.name()));
         out.push(entry("admin.admin_users", list(&self.admin.admin_users)));
         out.push(entry("admin.stats_users", list(&self.admin.stats_users)));
