@@ -64,19 +64,12 @@ impl Endpoint {
         Ok(Some(Self { listener, identity, settings }))
     }
 
-    /// Where it is reached, for people.
-    pub(crate) fn place(&self) -> String {
+    fn serve(self, shards: &[ShardHandle<Message>], board: &Arc<Board>) -> anyhow::Result<()> {
         let scheme = if self.identity.is_some() { "https" } else { "http" };
-        self.settings.listen.map_or_else(String::new, |address| format!("{scheme}://{address}/"))
-    }
-
-    /// Serves it, in threads of its own.
-    ///
-    /// # Errors
-    /// When there can be no thread.
-    pub(crate) fn serve(self, shards: Vec<ShardHandle<Message>>, board: &Arc<Board>) -> anyhow::Result<()> {
+        let address = self.listener.local_addr()?;
+        tracing::info!(address = format!("{scheme}://{address}/"), "the dashboard and metrics are here");
         let history = Arc::<History>::default();
-        let sampler = Sampler::new(shards, Arc::clone(board), Arc::clone(&history));
+        let sampler = Sampler::new(shards.to_vec(), Arc::clone(board), Arc::clone(&history));
         let (sender, tasks) = crossbeam::channel::unbounded();
         std::thread::Builder::new().name("sampler".to_owned()).spawn(move || {
             give_way();
@@ -98,6 +91,18 @@ impl Endpoint {
         })?;
         Ok(())
     }
+}
+
+/// Serves it, if there is one, in threads of its own.
+///
+/// # Errors
+/// When there can be no thread.
+pub(crate) fn serve(
+    endpoint: Option<Endpoint>,
+    shards: &[ShardHandle<Message>],
+    board: &Arc<Board>,
+) -> anyhow::Result<()> {
+    endpoint.map_or(Ok(()), |endpoint| endpoint.serve(shards, board))
 }
 
 /// Has shards go first on the cores that they are pinned to.

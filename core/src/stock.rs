@@ -3,6 +3,7 @@
 use stats::{PoolStats, ShardStats, StatementStats};
 
 use crate::listen::Hearing;
+use crate::machine::micros;
 use crate::pipe::List;
 use crate::session::{Pin, Place};
 use crate::shard::Shard;
@@ -37,6 +38,8 @@ impl Shard {
             stats.pool_size = u64::from(pool.settings.size);
             stats.permits_held = u64::from(pool.permits);
             stats.clients_waiting = pool.waiting.len() as u64;
+            let first = pool.waiting.front().and_then(|id| self.sessions.get(id));
+            stats.maxwait_us = first.map_or(0, |session| micros(session.waiting_since.elapsed()));
             shard.clients_waiting += stats.clients_waiting;
         }
         for session in self.sessions.values() {

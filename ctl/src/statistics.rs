@@ -414,7 +414,7 @@ mod tests {
             taken_unix_us: 0,
             shards: vec![shard(0), shard(1)],
             pools: vec![pool(0, "ann"), pool(1, "ann"), pool(0, "bob")],
-            statements: Vec::new(),
+            ..Snapshot::default()
         }
     }
 

@@ -4,9 +4,11 @@ use std::fmt::Write as _;
 
 mod auth;
 mod http;
+mod statistics;
 
 pub(crate) use auth::{AUTH, HBA};
 pub(crate) use http::HTTP;
+pub(crate) use statistics::STATS;
 
 /// One key.
 pub(crate) struct Key {
@@ -275,22 +277,6 @@ pub(crate) const DNS: Section = Section {
             "duration, at least 100ms",
             "\"15s\"",
             "How long a name that was not found is not looked up again.",
-        ),
-    ],
-};
-
-pub(crate) const STATS: Section = Section {
-    title: "[stats]",
-    name: "stats",
-    doc: "Statistics, as `ctl stats` reads them.",
-    keys: &[
-        key("socket", "path", "", "Unix socket that gives out statistics. Without the key there is none."),
-        key(
-            "statements",
-            "number, at most 10000",
-            "500",
-            "Statements that are counted singly on each core (`SHOW STATEMENTS`), constants left out. When there are more, those \
-             that have not run lately are counted together. Each takes up to 4 KiB. `0`: none.",
         ),
     ],
 };

@@ -125,6 +125,9 @@ impl Config {
         out.push(entry("dns.nxdomain_ttl", duration(self.dns.nxdomain_ttl)));
         optional(&mut out, "stats.socket", self.stats.socket.as_ref().map(|path| path.display()));
         out.push(entry("stats.statements", self.stats.statements));
+        optional(&mut out, "stats.export_dir", self.stats.export_dir.as_ref().map(|path| path.display()));
+        out.push(entry("stats.export_interval", duration(self.stats.export_interval)));
+        out.push(entry("stats.export_size_max", size(self.stats.export_size_max)));
         secure::http(&mut out, &self.http);
         out.push(entry("log.level", self.log.level.name()));
         out.push(entry("admin.admin_users", list(&self.admin.admin_users)));

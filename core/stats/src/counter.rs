@@ -102,6 +102,8 @@ statistics! {
     limits {
         /// How many server connections the pool may have, all shards together.
         pool_size,
+        /// Microseconds that the session that waits longest has waited for a server connection until now.
+        maxwait_us,
     }
     gauges {
         /// Sessions with a request in flight or a server connection of their own.

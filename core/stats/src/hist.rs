@@ -76,18 +76,38 @@ impl Hist {
         recorded.map(|step| (step.value_iterated_to().min(US_MAX), step.count_at_value()))
     }
 
+    /// All of them together, as exact as each is kept.
+    #[must_use]
+    pub fn sum_us(&self) -> u64 {
+        let Some(hist) = &self.0 else { return 0 };
+        let one = |value, count: u64| hist.median_equivalent(value).min(US_MAX).saturating_mul(count);
+        let all = hist.iter_recorded().map(|step| one(step.value_iterated_to(), step.count_at_value()));
+        all.fold(0, u64::saturating_add)
+    }
+
     fn record(&mut self, us: u64, count: u64) {
         if count == 0 {
             return;
         }
         if self.0.is_none() {
-            // fails only for bounds and digits that make no sense, and these do
-            self.0 = Histogram::new_with_bounds(1, US_MAX, 2).ok().map(Box::new);
+            self.0 = empty().map(Box::new);
         }
         if let Some(hist) = &mut self.0 {
             hist.saturating_record_n(us.clamp(1, US_MAX), count);
         }
     }
+}
+
+// fails only for bounds and digits that make no sense, and these do
+fn empty() -> Option<Histogram<u64>> {
+    Histogram::new_with_bounds(1, US_MAX, 2).ok()
+}
+
+/// What [`Hist::pairs`] give, as others can write it.
+pub(crate) fn histogram(pairs: &[(u64, u64)]) -> Option<Histogram<u64>> {
+    let mut out = empty()?;
+    pairs.iter().for_each(|(us, count)| out.saturating_record_n((*us).clamp(1, US_MAX), *count));
+    Some(out)
 }
 
 impl PartialEq for Hist {
