@@ -102,7 +102,8 @@ fn embed(bytes: &[u8], name: &str, to: &Path) -> io::Result<String> {
 fn is_hashed(name: &str) -> bool {
     let stem = name.strip_prefix("assets/").and_then(|name| name.split_once('.')).map_or("", |(stem, _)| stem);
     let Some(start) = stem.len().checked_sub(9) else { return false };
-    let (hyphen, hash) = stem.split_at_checked(start).map_or(("", ""), |(_, end)| end.split_at_checked(1).unwrap_or(("", "")));
+    let (hyphen, hash) =
+        stem.split_at_checked(start).map_or(("", ""), |(_, end)| end.split_at_checked(1).unwrap_or(("", "")));
     hyphen == "-" && hash.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"-_".contains(&byte))
 }
 

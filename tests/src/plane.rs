@@ -123,6 +123,12 @@ impl PlaneBuilder {
         self.set("stats", "statements", i64::from(count).into())
     }
 
+    /// A key of `[http]`.
+    #[must_use]
+    pub fn http(self, key: &str, value: impl Into<toml::Value>) -> Self {
+        self.set("http", key, value.into())
+    }
+
     /// `log.level`.
     #[must_use]
     pub fn log(self, level: &str) -> Self {

@@ -176,10 +176,12 @@ impl Command {
         match self {
             Self::Set { key, value } => Some(format!("{key} = {value}")),
             Self::Disable(name) | Self::Enable(name) => Some(format!("database {name}")),
-            Self::Pause(scope) | Self::Resume(scope) | Self::Reconnect(scope) | Self::Kill(scope) => Some(match scope {
-                Scope::All => "all databases".to_owned(),
-                Scope::Database(name) => format!("database {name}"),
-            }),
+            Self::Pause(scope) | Self::Resume(scope) | Self::Reconnect(scope) | Self::Kill(scope) => {
+                Some(match scope {
+                    Scope::All => "all databases".to_owned(),
+                    Scope::Database(name) => format!("database {name}"),
+                })
+            }
             Self::Suspend => Some("all databases".to_owned()),
             Self::Show(_)
             | Self::Reload

@@ -1,9 +1,7 @@
 //! The dashboard's files, which `core/build.rs` has put into the program.
 
 use axum::body::{Body, Bytes};
-use axum::http::header::{
-    ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY,
-};
+use axum::http::header::{ACCEPT_ENCODING, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, ETAG, IF_NONE_MATCH, VARY};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse as _, Response};
 
@@ -55,9 +53,10 @@ fn give(asset: &Asset, headers: &HeaderMap) -> Response {
         _ => ("", None, asset.plain),
     };
     let tag = format!("\"{}{suffix}\"", asset.tag);
-    let is_known = headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|tags| {
-        tags.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == tag)
-    });
+    let is_known =
+        headers.get_all(IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok()).any(|tags| {
+            tags.split(',').map(str::trim).any(|known| known == "*" || known.trim_start_matches("W/") == tag)
+        });
     let mut response = if is_known {
         StatusCode::NOT_MODIFIED.into_response()
     } else {

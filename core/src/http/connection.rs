@@ -35,13 +35,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often certificates are looked at.
 const LOOK_PAUSE: Duration = Duration::from_secs(1);
 
-/// Said to whom there is no room for.
-const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/json\r\ncontent-length: 91\r\nconnection: close\r\n\
-                      retry-after: 1\r\n\r\n{\"schema\":\"optimacore.error/1\",\"error\":\"as many connections are open as there may be; later\"}";
-/// Said to whom does not come to the end of a request.
-const LATE: &[u8] = b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\ncontent-length: 80\r\nconnection: close\r\n\r\n\
-                      {\"schema\":\"optimacore.error/1\",\"error\":\"the request did not come to its end\"}    ";
-
 /// Serves everybody who comes, for as long as the process lives.
 pub(super) async fn serve(listener: TcpListener, app: Router, mut identity: Option<Identity>) {
     let (places, turned_away) = (Arc::<Places>::default(), Arc::<Places>::default());
@@ -78,7 +71,8 @@ pub(super) async fn serve(listener: TcpListener, app: Router, mut identity: Opti
 async fn turn_away(stream: TcpStream, _place: Place) {
     let mut stream = Patient::new(stream);
     let said = async {
-        stream.write_all(FULL).await?;
+        let why = "as many connections are open as there may be; come again later";
+        stream.write_all(last_word("503 Service Unavailable", why).as_bytes()).await?;
         stream.shutdown().await
     };
     // it may have gone
@@ -126,25 +120,18 @@ where
     let mut stream = pin!(parts.io.into_inner());
     let is_late = outcome.as_ref().is_err_and(hyper::Error::is_timeout) && !parts.read_buf.is_empty();
     if is_late {
-        stream.write_all(LATE).await?;
+        let why = "the request did not come to its end in time";
+        stream.write_all(last_word("408 Request Timeout", why).as_bytes()).await?;
     }
     stream.shutdown().await?;
     outcome.map_err(io::Error::other)
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_said_without_hyper_is_as_long_as_it_says() {
-        for said in [FULL, LATE] {
-            let text = std::str::from_utf8(said).unwrap();
-            let (head, body) = text.split_once("\r\n\r\n").unwrap();
-            let len = head.lines().find_map(|line| line.strip_prefix("content-length: ")).unwrap();
-            assert_eq!(len.parse(), Ok(body.len()), "{head}");
-            let document: serde_json::Value = serde_json::from_str(body).unwrap();
-            assert_eq!(document["schema"], "optimacore.error/1");
-        }
-    }
+/// An answer where there is no request that hyper could answer.
+fn last_word(status: &str, why: &str) -> String {
+    let body = format!("{{\"schema\":\"optimacore.error/1\",\"error\":\"{why}\"}}");
+    format!(
+        "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\nconnection: close\r\n\r\n{body}",
+        body.len()
+    )
 }

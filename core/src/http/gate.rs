@@ -232,8 +232,7 @@ mod tests {
 
     use super::*;
 
-    const ARRIVAL: Arrival =
-        Arrival { to: IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7)), scheme: Scheme::Http };
+    const ARRIVAL: Arrival = Arrival { to: IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7)), scheme: Scheme::Http };
 
     fn gate() -> Gate {
         Gate::new(&Http {

@@ -91,7 +91,10 @@ mod tests {
         let mut pool = PoolStats { database: "shop".into(), user: "ann".into(), ..PoolStats::default() };
         (0..errors).for_each(|_| pool.count_error(b"23505"));
         pool.connect_failures = failures;
-        Snapshot { pools: vec![pool.clone(), PoolStats { shard: 1, errors: Vec::new(), ..pool }], ..Snapshot::default() }
+        Snapshot {
+            pools: vec![pool.clone(), PoolStats { shard: 1, errors: Vec::new(), ..pool }],
+            ..Snapshot::default()
+        }
     }
 
     fn told(watch: &mut Watch, now: Instant, snapshot: &Snapshot) -> Vec<(&'static str, String)> {

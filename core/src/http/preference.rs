@@ -89,9 +89,8 @@ fn items<'h>(values: impl Iterator<Item = &'h HeaderValue>) -> impl Iterator<Ite
 fn weight(text: &str) -> u16 {
     let (whole, part) = text.split_once('.').unwrap_or((text, ""));
     let digits = part.bytes().chain(*b"000").take(3);
-    let thousandths = digits.fold(Some(0_u16), |sum, digit| {
-        sum.filter(|_| digit.is_ascii_digit()).map(|sum| sum * 10 + u16::from(digit - b'0'))
-    });
+    let is_number = digits.clone().all(|digit| digit.is_ascii_digit());
+    let thousandths = is_number.then(|| digits.fold(0_u16, |sum, digit| sum * 10 + u16::from(digit - b'0')));
     match (whole, thousandths) {
         ("0" | "", Some(part)) => part,
         ("1", Some(_)) => WHOLE,

@@ -53,7 +53,8 @@ pub(super) struct Place(Arc<Places>);
 impl Places {
     /// Takes one of so many, if one is free.
     pub(super) fn take(self: &Arc<Self>, most: u32) -> Option<Place> {
-        let taken = self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < most).then_some(count + 1));
+        let taken =
+            self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < most).then_some(count + 1));
         taken.is_ok().then(|| Place(Arc::clone(self)))
     }
 }
@@ -95,7 +96,12 @@ impl hyper::body::Body for Pieces {
 }
 
 /// Starts a stream; its task ends with the body.
-pub(super) fn start(history: &Arc<History>, beginning: Beginning, (framing, end): (Framing, End), place: Place) -> Body {
+pub(super) fn start(
+    history: &Arc<History>,
+    beginning: Beginning,
+    (framing, end): (Framing, End),
+    place: Place,
+) -> Body {
     let (sender, pieces) = mpsc::channel(1);
     let writer = Writer { history: Arc::clone(history), next: beginning.from, framing, end, sender };
     tokio::spawn(writer.run(beginning));

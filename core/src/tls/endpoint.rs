@@ -69,7 +69,11 @@ fn load((certificate, key): &(PathBuf, PathBuf), client_ca: Option<&PathBuf>) ->
         Some(path) => {
             let authorities =
                 Authorities::new(certificates(path)?, &provider).with_context(|| path.display().to_string())?;
-            builder.with_client_cert_verifier(Arc::new(ClientJudge::new(authorities, Vec::new(), Arc::clone(&provider))?))
+            builder.with_client_cert_verifier(Arc::new(ClientJudge::new(
+                authorities,
+                Vec::new(),
+                Arc::clone(&provider),
+            )?))
         }
     };
     let identity = identity(certificate, key, &provider)?;

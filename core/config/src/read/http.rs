@@ -115,7 +115,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("token");
         let keys = format!("listen = \"0.0.0.0:6480\"\ntoken_file = \"{}\"\n", path.display());
-        let mut put = |text: &str, mode: u32| {
+        let put = |text: &str, mode: u32| {
             std::fs::write(&path, text).unwrap();
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
             parse(&keys)
@@ -148,7 +148,8 @@ mod tests {
             let error = parse(keys).unwrap_err();
             assert!(error.contains(said), "{keys}: {error}");
         }
-        let config = parse("allowed_hosts = [\"Ops.Example.com\", \"::1\"]\nallowed_origins = [\"HTTPS://A:1\"]\n").unwrap();
+        let config =
+            parse("allowed_hosts = [\"Ops.Example.com\", \"::1\"]\nallowed_origins = [\"HTTPS://A:1\"]\n").unwrap();
         assert_eq!(config.http.allowed_hosts, ["ops.example.com", "::1"]);
         assert_eq!(config.http.allowed_origins, ["https://a:1"]);
     }
