@@ -19,6 +19,7 @@ use crate::catalog::Catalog;
 use crate::catalog::keeper::{DatabaseKey, News};
 use crate::error::Failure;
 use crate::pipe::{Flow, List, Mark, Seed, ServerId, Soil};
+use fashion::Fashion;
 use fit::Pick;
 use permit::Permits;
 use place::{Fates, Turn};
@@ -31,6 +32,7 @@ use crate::shard::{Shard, World};
 use crate::tls::Hosts;
 use crate::upstream::Places;
 
+mod fashion;
 mod fit;
 pub(crate) mod home;
 pub(crate) mod open;
@@ -166,6 +168,8 @@ pub(crate) struct Pool {
     pub(crate) paused: bool,
     /// Connections of an older generation are closed as soon as they are free; 0 is older than any.
     pub(crate) generation: u64,
+    /// What the sessions of its shared requests wear.
+    pub(crate) fashion: Fashion,
     pub(crate) stats: stats::PoolStats,
 }
 
@@ -199,6 +203,7 @@ impl Pool {
             welcomes: HashMap::default(),
             paused: false,
             generation: 1,
+            fashion: Fashion::default(),
             stats: stats::PoolStats::default(),
         }
     }

@@ -2,11 +2,11 @@
 
 use std::fmt::Write as _;
 
-mod auth;
+mod access;
 mod http;
 mod statistics;
 
-pub(crate) use auth::{AUTH, HBA};
+pub(crate) use access::{AUTH, HBA};
 pub(crate) use http::HTTP;
 pub(crate) use statistics::STATS;
 

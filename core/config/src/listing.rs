@@ -519,7 +519,7 @@ mod tests {
     fn every_key_of_the_reference_is_in_the_listing() {
         let source = [include_str!("listing.rs"), include_str!("listing/secure.rs")].concat();
         // of files with secrets and of rules what they say is compared
-        let is_by_content = |name: &str| name == "hba_file" || name.ends_with("password_file");
+        let is_by_content = |name: &str| matches!(name, "hba_file" | "ident_file") || name.ends_with("password_file");
         for section in crate::key::SECTIONS.iter().filter(|section| section.name != "hba") {
             let keys = section.keys.iter().filter(|key| !matches!(key.name, "name" | "pool"));
             for key in keys.filter(|key| !is_by_content(key.name)) {

@@ -1,4 +1,4 @@
-//! The keys of `[auth]` and `[[hba]]`.
+//! Keys that say who may come in.
 
 use super::{Section, key};
 
@@ -11,7 +11,13 @@ pub(crate) const AUTH: Section = Section {
             "hba_file",
             "path",
             "",
-            "Rules in the syntax of PostgreSQL's `pg_hba.conf`. Role membership, host names and options are refused. Paths that are not absolute begin where this file is.",
+            "Rules in the syntax of PostgreSQL's `pg_hba.conf`. Role membership, host names and options other than `map` are refused. Paths that are not absolute begin where this file is.",
+        ),
+        key(
+            "ident_file",
+            "path",
+            "",
+            "Maps for rules with `map`, in the syntax of PostgreSQL's `pg_ident.conf`: map, name by the certificate or the operating system (or `/regex`), user (`all`, `/regex`, or with `\\1` for what the first parentheses caught).",
         ),
         key(
             "auth_file",
@@ -80,6 +86,12 @@ pub(crate) const HBA: Section = Section {
             "`trust`, `reject`, `scram-sha-256`, `md5`, `password`, `peer`, `cert`",
             "required",
             "`md5` asks by SCRAM-SHA-256 where only a verifier is known. `peer` is for `local`, `cert` for `hostssl`.",
+        ),
+        key(
+            "map",
+            "text",
+            "",
+            "For `peer` and `cert`: the map of `auth.ident_file` that says who may come in as whom. Without the key: everybody as who they are.",
         ),
     ],
 };
