@@ -32,6 +32,7 @@ mod share;
 mod slab;
 mod statement;
 mod stock;
+mod stopwatch;
 mod systemd;
 mod tally;
 mod throttle;

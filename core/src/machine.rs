@@ -14,6 +14,8 @@ use sha2::{Digest as _, Sha256};
 use stats::Snapshot;
 use stats::machine::{HostStats, ProcessStats};
 
+use crate::stopwatch::micros;
+
 /// What the program was built from, if whoever built it said so.
 pub(crate) const COMMIT: Option<&str> = option_env!("OPTIMACORE_COMMIT");
 /// The processors' use is that of at least so long.
@@ -173,10 +175,6 @@ fn sha256_of(config: &Config) -> String {
         hash.update(format!("{} = {}\n", entry.key, entry.value));
     }
     hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
-pub(crate) fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
 /// Now, in microseconds since 1970 began.

@@ -164,7 +164,7 @@ impl Shard {
             self.hurry(io);
             self.watch_server(io, server_id);
         }
-        let Self { sessions, servers, interner, pools, stats, tallies, .. } = self;
+        let Self { sessions, servers, interner, pools, stats, tallies, times, .. } = self;
         let (Some(session), Some(server)) = (sessions.get_mut(id), servers.get_mut(server_id)) else { return false };
         let (Some(pool), Some(shareable)) = (pools.get_mut(server.pool.0 as usize), session.shareable) else {
             return false;
@@ -178,8 +178,8 @@ impl Shard {
         let before = out.len();
         let request = input.get(..shareable.len).unwrap_or_default();
         let brings = session.dress.luggage(&server.dress).is_some_and(|mut settings| settings.next().is_some());
-        session.note_wait(now.saturating_duration_since(session.waiting_since));
-        let written = write_shared(Writer::new(session, server, interner, (pool, tallies)), out, request);
+        let written = write_shared(Writer::new(session, server, interner, (pool, tallies), now), out, request);
+        times.on_written(server_id);
         let len = out.len().saturating_sub(before);
         session.input = input;
         session.kind = shareable.kind;

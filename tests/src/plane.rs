@@ -129,6 +129,12 @@ impl PlaneBuilder {
         self.set("http", key, value.into())
     }
 
+    /// A key of `[stats]`.
+    #[must_use]
+    pub fn stat(self, key: &str, value: &str) -> Self {
+        self.set("stats", key, value.into())
+    }
+
     /// `log.level`.
     #[must_use]
     pub fn log(self, level: &str) -> Self {

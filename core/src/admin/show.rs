@@ -68,7 +68,7 @@ impl Figures {
 
 fn sums(stats: &PoolStats) -> Sums {
     [
-        stats.queue_time.count(),
+        stats.assignments,
         stats.transactions,
         stats.requests(),
         stats.bytes_to_server,

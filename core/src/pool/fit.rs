@@ -200,7 +200,6 @@ impl Shard {
         server.timed_out = None;
         session.place = Place::Exclusive(id);
         let waited = io.now().saturating_duration_since(session.waiting_since);
-        session.note_wait(waited);
         let welcoming = matches!(session.phase, Phase::Welcoming);
         let own = process_id(io.shard(), session_id);
         // what listens by the line can notify only where it is at home

@@ -44,6 +44,9 @@ fn shard(shard: u16) -> ShardStats {
     (stats.messages_in, stats.messages_out) = (3000, 4000);
     (stats.bytes_in, stats.bytes_out) = (100_000, 900_000);
     stats.handed_over = 3;
+    stats.busy_us = 700_000;
+    stats.ring_messages_in = 9;
+    stats.count_error(b"28P01");
     stats
 }
 
@@ -58,7 +61,10 @@ fn pool(shard: u16, user: &str) -> PoolStats {
     pool.requests_exclusive = 100;
     pool.transactions = 90;
     pool.query_us = 2_500_000;
+    pool.target = "10.0.0.5:5432".into();
+    pool.busy_us = 3_000_000;
     pool.count_error(b"23505");
+    pool.count_plane_error(b"57014");
     pool.count_pin("temporary table");
     pool.count_limit("query_timeout");
     (1..=1000).for_each(|us| pool.server_time.record_us(us * 20));

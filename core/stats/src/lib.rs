@@ -21,7 +21,7 @@ pub mod text;
 
 pub use codec::{DecodeError, MAGIC, VERSION, decode, encode, frame, read, write};
 pub use counter::{ClassCount, LimitCount, PinCount, PoolStats, ShardStats};
-pub use hist::Hist;
+pub use hist::{Grade, Hist};
 pub use statement::{Sketch, StatementStats};
 
 use rkyv::{Archive, Deserialize, Serialize};

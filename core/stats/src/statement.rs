@@ -146,9 +146,9 @@ pub struct StatementStats {
     pub exclusive: u64,
     /// Microseconds in which PostgreSQL worked on it.
     pub server_us: u64,
-    /// From its request's arrival to a server connection.
+    /// From its request's arrival until it was written to a server connection.
     pub queue_time: Sketch,
-    /// From its request's being sent to PostgreSQL to the end of the reply.
+    /// From then, or from the end of the reply ahead of it on that connection, to the end of its own reply.
     pub server_time: Sketch,
 }
 

@@ -4,7 +4,7 @@ use super::Kind::{Counter, Gauge, Histogram, Info};
 use super::Unit::{Bytes, Count, Ratio, Seconds};
 use super::Value::{self, Micros, Real};
 use super::{Metric, Put};
-use crate::{PoolStats, Snapshot};
+use crate::{ClassCount, PoolStats, Snapshot};
 
 const NONE: &[&str] = &[];
 const SHARD: &[&str] = &["shard", "core"];
@@ -77,7 +77,35 @@ pub static METRICS: &[Metric] = &[
     Metric::new("optimacore_shard_handed_over_total", Counter, Count)
         .means("Connections that were accepted and handed to another shard, which had fewer clients.", "rare where clients stay")
         .shard(SHARD, |shard, put| put(&[], Value::Count(shard.handed_over))),
+    Metric::new("optimacore_shard_busy_seconds_total", Counter, Seconds)
+        .means(
+            "Processor time that the shard has used, work of the kernel's for it included.",
+            "below 0.8 a second; the same on every shard",
+        )
+        .shard(SHARD, |shard, put| put(&[], Micros(shard.busy_us))),
+    Metric::new("optimacore_shard_kept_waiting_seconds_total", Counter, Seconds)
+        .means(
+            "Time in which the shard could have worked and its core was given to others.",
+            "near 0 where cores are its own",
+        )
+        .shard(SHARD, |shard, put| put(&[], Micros(shard.kept_waiting_us))),
+    Metric::new("optimacore_shard_ring_messages_total", Counter, Count)
+        .means("Messages between shards, in: from others, out: to others.", "far below the requests")
+        .shard(SHARD_DIRECTION, |shard, put| both(put, [shard.ring_messages_in, shard.ring_messages_out])),
+    Metric::new("optimacore_shard_errors_total", Counter, Count)
+        .means(
+            "Errors of ours that clients got before they had a pool, by SQLSTATE class.",
+            "0; 28: who may not come in; 3D: a database that is not there; 53: too many clients",
+        )
+        .shard(&["shard", "core", "class"], |shard, put| {
+            for error in &shard.errors {
+                put(&[&String::from_utf8_lossy(&error.class)], Value::Count(error.count));
+            }
+        }),
     // pools
+    Metric::new("optimacore_pool_info", Info, Count)
+        .means("Where the pool's server connections go, as the configuration says.", "changes with a reload that moves a database")
+        .pool(&["database", "user", "shard", "target"], |pool, put| put(&[&pool.target], Value::Count(1))),
     Metric::new("optimacore_pool_clients", Gauge, Count)
         .means(
             "Clients of the pool. active: with a request in flight or a server connection of their own; waiting: for a server connection; listening: on the connection that listens for all of a database.",
@@ -99,6 +127,18 @@ pub static METRICS: &[Metric] = &[
     Metric::new("optimacore_pool_permits", Gauge, Count)
         .means("The shard's part of the pool's size: connections it may have just now.", "moves to the shards that have work")
         .pool(POOL, |pool, put| put(&[], Value::Count(pool.permits_held))),
+    Metric::new("optimacore_pool_busy_seconds_total", Counter, Seconds)
+        .means(
+            "Time in which server connections were in use, by sessions or being cleaned or dressed for them. Its rate over optimacore_pool_server_connections_max is the pool's utilisation.",
+            "below 0.8 of optimacore_pool_server_connections_max a second, all shards together",
+        )
+        .pool(POOL, |pool, put| put(&[], Micros(pool.busy_us))),
+    Metric::new("optimacore_pool_assignments_total", Counter, Count)
+        .means(
+            "How often a session was given a server connection, or a place on a shared one.",
+            "about the requests outside of transactions, and the transactions",
+        )
+        .pool(POOL, |pool, put| put(&[], Value::Count(pool.assignments))),
     // requests
     Metric::new("optimacore_requests_total", Counter, Count)
         .means("Requests. shared: on a connection with others' in flight; exclusive: on one of the session's own.", "what the applications ask for; reads mostly shared")
@@ -129,19 +169,20 @@ pub static METRICS: &[Metric] = &[
         .pool(POOL, |pool, put| put(&[], Micros(pool.wait_us))),
     Metric::new("optimacore_request_seconds", Histogram, Seconds)
         .means(
-            "Where a request's time went. queue: until it was written to a server connection; server: until the end of PostgreSQL's reply.",
-            "p99 of queue far below that of server; else the pool is too small",
+            "Where a request's time went, of those that PostgreSQL answered. queue: until it was written to a server connection; pipe_wait: until that was done with what was ahead of it; server: until the end of PostgreSQL's reply; proxy: the rest.",
+            "p99 of queue and pipe_wait far below that of server, else the pool is too small; proxy below a millisecond, else cores are short",
         )
         .pool(&["database", "user", "shard", "phase"], |pool, put| {
             put(&["queue"], Value::Hist(&pool.queue_time));
+            put(&["pipe_wait"], Value::Hist(&pool.pipe_wait_time));
             put(&["server"], Value::Hist(&pool.server_time));
+            put(&["proxy"], Value::Hist(&pool.proxy_time));
         }),
     Metric::new("optimacore_errors_total", Counter, Count)
-        .means("Errors by SQLSTATE class; source server: PostgreSQL's.", "23 and 40 as the applications have them; 53, 57, 58, XX: a human must look")
+        .means("Errors that clients got, by SQLSTATE class. server: PostgreSQL's; plane: ours.", "23 and 40 as the applications have them; 53, 57, 58, XX: a human must look")
         .pool(&["database", "user", "shard", "class", "source"], |pool, put| {
-            for error in &pool.errors {
-                put(&[&String::from_utf8_lossy(&error.class), "server"], Value::Count(error.count));
-            }
+            errors(put, &pool.errors, "server");
+            errors(put, &pool.plane_errors, "plane");
         }),
     Metric::new("optimacore_limits_reached_total", Counter, Count)
         .means("Clients that reached a limit, by its key in the configuration.", "near 0; each is an error for somebody")
@@ -225,6 +266,12 @@ pub static METRICS: &[Metric] = &[
 fn both(put: &mut Put<'_>, [inward, outward]: [u64; 2]) {
     put(&["in"], Value::Count(inward));
     put(&["out"], Value::Count(outward));
+}
+
+fn errors(put: &mut Put<'_>, errors: &[ClassCount], source: &str) {
+    for error in errors {
+        put(&[&String::from_utf8_lossy(&error.class), source], Value::Count(error.count));
+    }
 }
 
 fn pool_clients(pool: &PoolStats, put: &mut Put<'_>) {

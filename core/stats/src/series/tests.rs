@@ -176,12 +176,13 @@ fn the_lines_look_like_this() {
     let lines = recorder.tick(&snapshot);
     expect![[r#"
         {"series":1,"metric":"optimacore_build_info","labels":{"version":""}}
-        {"series":2,"metric":"optimacore_requests_total","labels":{"database":"a\"b","user":"ü","shard":"0","path":"shared"}}
-        {"series":3,"metric":"optimacore_request_seconds","labels":{"database":"a\"b","user":"ü","shard":"0","phase":"queue"}}
-        {"t":10,"dt":9,"v":{"1":1,"2":3,"3":[[100,2],[250,1]]}}"#]]
+        {"series":2,"metric":"optimacore_pool_info","labels":{"database":"a\"b","user":"ü","shard":"0","target":""}}
+        {"series":3,"metric":"optimacore_requests_total","labels":{"database":"a\"b","user":"ü","shard":"0","path":"shared"}}
+        {"series":4,"metric":"optimacore_request_seconds","labels":{"database":"a\"b","user":"ü","shard":"0","phase":"queue"}}
+        {"t":10,"dt":9,"v":{"1":1,"2":1,"3":3,"4":[[100,2],[250,1]]}}"#]]
     .assert_eq(&lines.join("\n"));
-    assert_eq!(recorder.known(), lines[..3]);
-    assert_eq!(recorder.standing(), r#"{"t":10,"dt":0,"v":{"1":1}}"#);
+    assert_eq!(recorder.known(), lines[..4]);
+    assert_eq!(recorder.standing(), r#"{"t":10,"dt":0,"v":{"1":1,"2":1}}"#);
     assert_eq!(event("reload", 7, "pool.size: 1 -> 2\n"), r#"{"event":"reload","t":7,"text":"pool.size: 1 -> 2\n"}"#);
 }
 
