@@ -36,8 +36,10 @@ struct Sort {
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Kind {
-    /// Errors of an SQLSTATE class.
+    /// Errors of an SQLSTATE class, PostgreSQL's.
     Error([u8; 2]),
+    /// The same of ours.
+    Refusal([u8; 2]),
     ConnectFailure,
     CloseInDoubt,
 }
@@ -66,8 +68,9 @@ impl Watch {
 
 fn counters(pool: &PoolStats) -> impl Iterator<Item = (Kind, u64)> {
     let errors = pool.errors.iter().map(|error| (Kind::Error(error.class), error.count));
+    let refusals = pool.plane_errors.iter().map(|error| (Kind::Refusal(error.class), error.count));
     let own = [(Kind::ConnectFailure, pool.connect_failures), (Kind::CloseInDoubt, pool.closes_in_doubt)];
-    errors.chain(own)
+    errors.chain(refusals).chain(own)
 }
 
 impl Sort {
@@ -76,6 +79,9 @@ impl Sort {
         let Self { database, user, kind } = self;
         let (name, what) = match kind {
             Kind::Error(class) => ("error", format!("errors of class {}", String::from_utf8_lossy(class))),
+            Kind::Refusal(class) => {
+                ("error", format!("the data plane's own errors of class {}", String::from_utf8_lossy(class)))
+            }
             Kind::ConnectFailure => ("connect_failure", "PostgreSQL cannot be reached or refuses us".to_owned()),
             Kind::CloseInDoubt => ("close_in_doubt", "a server connection in doubt was closed".to_owned()),
         };
