@@ -61,7 +61,7 @@ fn the_files_of_a_run_tell_what_happened_and_other_programs_read_them() {
     assert!(status.success(), "{said}");
     let lines = lines(&series);
     assert_eq!(lines[0]["schema"], "optimacore.series/1");
-    assert_eq!(events(&lines), ["start", "reload", "stop"]);
+    assert_eq!(events(&lines), ["start", "reload", "stopping", "stop"]);
     assert_eq!(requests(&lines, &database), counted);
     let reload = lines.iter().find(|line| line.get("event").is_some_and(|name| name == "reload")).unwrap();
     assert_eq!(reload["text"], "pool.size: 20 -> 7");
