@@ -16,6 +16,7 @@ mod event;
 mod export;
 mod http;
 mod listen;
+mod log;
 mod machine;
 mod memory;
 mod pace;

@@ -141,6 +141,12 @@ impl PlaneBuilder {
         self.set("log", "level", level.into())
     }
 
+    /// A key of `[log]`.
+    #[must_use]
+    pub fn log_key(self, key: &str, value: &str) -> Self {
+        self.set("log", key, value.into())
+    }
+
     /// A row of `[[hba]]`; an empty address stands for none.
     #[must_use]
     pub fn rule(mut self, kind: &str, user: &str, address: &str, method: &str) -> Self {

@@ -4,10 +4,12 @@ use std::fmt::Write as _;
 
 mod access;
 mod http;
+mod log;
 mod statistics;
 
 pub(crate) use access::{AUTH, HBA};
 pub(crate) use http::HTTP;
+pub(crate) use log::LOG;
 pub(crate) use statistics::STATS;
 
 /// One key.
@@ -279,18 +281,6 @@ pub(crate) const DNS: Section = Section {
             "How long a name that was not found is not looked up again.",
         ),
     ],
-};
-
-pub(crate) const LOG: Section = Section {
-    title: "[log]",
-    name: "log",
-    doc: "What is logged, to standard error.",
-    keys: &[key(
-        "level",
-        "`error`, `warn`, `info`, `debug`, `trace`",
-        "\"info\"",
-        "The least important messages that are logged.",
-    )],
 };
 
 pub(crate) const ADMIN: Section = Section {

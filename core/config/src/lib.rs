@@ -11,6 +11,7 @@ pub mod hba;
 mod http;
 mod key;
 mod listing;
+mod log;
 pub mod pgbouncer;
 mod promise;
 mod read;
@@ -32,6 +33,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use http::Http;
 pub use key::reference;
 pub use listing::{Diff, Difference, Effect, Entry};
+pub use log::{Log, LogConnections, LogFormat, LogLevel};
 pub use promise::{SequenceState, ServerClean};
 pub use statistics::Stats;
 pub use timeout::{Timeout, TimeoutOverrides, Timeouts};
@@ -135,13 +137,6 @@ impl Default for Limits {
     }
 }
 
-/// `[log]`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Log {
-    /// The least important messages that are logged. Default `info`.
-    pub level: LogLevel,
-}
-
 /// Names of databases that mean the console.
 pub const CONSOLE_DATABASES: [&str; 2] = ["optimacore", "pgbouncer"];
 
@@ -152,36 +147,6 @@ pub struct Admin {
     pub admin_users: Vec<String>,
     /// Users who may only look.
     pub stats_users: Vec<String>,
-}
-
-/// How important a message is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum LogLevel {
-    /// A human must look.
-    Error,
-    /// Something is not as it should be.
-    Warn,
-    /// What the process does.
-    #[default]
-    Info,
-    /// What each connection does.
-    Debug,
-    /// What each message does.
-    Trace,
-}
-
-impl LogLevel {
-    /// As it is written in the file: `info`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
 }
 
 /// How long a session keeps a server connection.
