@@ -6,16 +6,19 @@ TARGET := $(shell $(CARGO) metadata --format-version 1 --no-deps 2>/dev/null | s
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build run check test bench soak deny fmt clean
+.PHONY: help deps build dashboard run check test bench soak deny fmt clean
 
 help: ## list the tasks
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## install what building and testing need (apt, pip, npm)
 	infra/deps.sh
 
 build: ## build optimacore and ctl
 	$(CARGO) build --release --locked -p optimacore -p optimacore-ctl
+
+dashboard: ## build the dashboard into dashboard/dist, and as one file into dashboard/dist-single
+	cd dashboard && npm ci --silent && npm run --silent build
 
 run: build ## start PostgreSQL, a replica and the data plane; Ctrl-C stops them
 	$(TARGET)/release/ctl dev $(ARGS)
