@@ -49,7 +49,12 @@ test("a live second costs little of the main thread", async (chrome) => {
   const seconds = after.time - before.time;
   console.log(`  ${charts} charts are drawn`);
   ok(charts >= 12, `${charts} charts are drawn`);
-  measure("main thread per live second of five minutes in 12 charts", ((after.task - before.task) / seconds) * 1000, "ms", 450);
+  measure(
+    "main thread per live second of five minutes in 12 charts",
+    ((after.task - before.task) / seconds) * 1000,
+    "ms",
+    450,
+  );
   await stand.close();
 });
 
