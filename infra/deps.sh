@@ -1,6 +1,7 @@
 #!/bin/sh
-# Installs what building and testing need, and only what is missing: a C compiler and make, openssl, PostgreSQL, pgbouncer, systemd, strace,
-# Python, Node and Java with the drivers, the newest PostgreSQL, and Chromium with the dashboard's packages, that the tests use. Debian 12 and its relatives.
+# Installs what building and testing need, and only what is missing: a C compiler and make, openssl, PostgreSQL, pgbouncer, systemd, strace, promtool,
+# Python, Node and Java with the drivers, the newest PostgreSQL, and Chromium with the dashboard's packages, that the tests use. Debian 12 and its
+# relatives.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -23,6 +24,7 @@ need systemd-analyze systemd
 need strace strace
 need chromium chromium
 need pdftotext poppler-utils
+need promtool prometheus
 python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql postgresql-client"
 if ! command -v pgbench >/dev/null 2>&1 && ! ls /usr/lib/postgresql/*/bin/pgbench >/dev/null 2>&1; then

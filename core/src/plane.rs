@@ -1,10 +1,10 @@
 //! The whole process: shards on their cores, the statistics socket, signals, the orderly end.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use config::Config;
@@ -13,13 +13,14 @@ use runtime::{Plan, ShardHandle, ShardId, topology};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use stats::Snapshot;
-use tracing_subscriber::EnvFilter;
 
-use crate::admin::desk::{Desk, LogDial};
+use crate::admin::desk::Desk;
 use crate::admin::{Petition, Stop};
 use crate::catalog::keeper::{self, WatchRequest};
 use crate::clerk::{self, Ask};
+use crate::export::{self, Export};
 use crate::listen::line;
+use crate::log;
 use crate::shard::{Asked, Board, Message, Shard};
 use crate::stock::Stock;
 use crate::systemd::{self, Herald};
@@ -40,9 +41,10 @@ const SPARE_DESCRIPTORS: u64 = 256;
 /// What is missing on this machine, or an address that cannot be listened on, with what to do about it.
 pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     let passed = Passed::take()?;
-    let log = start_log(&config);
     // before the first thread, so that all of them leave the signals to us
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])?;
+    // what is said last is written when this is dropped
+    let (log, _pen) = log::start(config.log)?;
     let herald = Arc::new(Herald::from_environment());
     raise_descriptor_limit(&config);
     let cores = topology::pick(config.runtime.cores.as_deref())?;
@@ -80,12 +82,7 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     std::thread::Builder::new().name("listeners".to_owned()).spawn(move || line::run(&line_requests, &handles))?;
     tls::watch(&board, running.handles().to_vec())?;
     upstream::watch(&board, running.handles().to_vec())?;
-    if let Some(listener) = sockets.statistics {
-        let (handles, board) = (running.handles().to_vec(), Arc::clone(&board));
-        std::thread::Builder::new()
-            .name("statistics".to_owned())
-            .spawn(move || give_statistics(&listener, &handles, &board))?;
-    }
+    let export = start_telling(sockets.statistics, &config, running.handles(), &board)?;
     {
         let desk = Desk::new(running.handles().to_vec(), Arc::clone(&board), Arc::clone(&config));
         let desk = desk.with(std::path::absolute(file)?, log, (Arc::clone(&herald), places.clone()));
@@ -106,6 +103,9 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     );
     herald.ready(&format!("Clients come to {places}"));
     let outcome = running.join().context("a shard failed");
+    if let Some(export) = export {
+        export.stop();
+    }
     socket::tidy_up(&files);
     tracing::info!("stopped");
     outcome
@@ -125,6 +125,22 @@ fn start_asking(
     Ok(())
 }
 
+/// The threads that tell what is measured.
+fn start_telling(
+    listener: Option<UnixListener>,
+    config: &Config,
+    shards: &[ShardHandle<Message>],
+    board: &Arc<Board>,
+) -> std::io::Result<Option<Export>> {
+    if let Some(listener) = listener {
+        let (handles, board) = (shards.to_vec(), Arc::clone(board));
+        std::thread::Builder::new()
+            .name("statistics".to_owned())
+            .spawn(move || give_statistics(&listener, &handles, &board))?;
+    }
+    export::start(&config.stats, shards, board)
+}
+
 fn on_signal(signal: i32, board: &Board) {
     let petition = match signal {
         SIGHUP => Petition::Reload,
@@ -138,23 +154,6 @@ fn on_signal(signal: i32, board: &Board) {
     if board.desk.send(petition).is_err() {
         tracing::warn!(signal, "nobody is there to hear the signal");
     }
-}
-
-/// Gives what changes the level later.
-fn start_log(config: &Config) -> LogDial {
-    let builder = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .with_env_filter(EnvFilter::new(config.log.level.name()))
-        .with_filter_reloading();
-    let handle = builder.reload_handle();
-    builder.init();
-    Box::new(move |level| {
-        if let Err(error) = handle.reload(EnvFilter::new(level.name())) {
-            tracing::warn!(%error, "the log's level could not be changed");
-        }
-    })
 }
 
 /// Every client is a descriptor.
@@ -187,22 +186,14 @@ fn give_statistics(listener: &UnixListener, handles: &[ShardHandle<Message>], bo
     }
 }
 
-fn take_snapshot(handles: &[ShardHandle<Message>], board: &Board) -> Snapshot {
+/// Asks all shards what they have counted; one that does not answer in time is left out.
+pub(crate) fn take_snapshot(handles: &[ShardHandle<Message>], board: &Board) -> Snapshot {
     let (sender, replies) = crossbeam::channel::unbounded();
     for handle in handles {
         handle.post(Message::Snapshot(sender.clone()));
     }
     drop(sender);
-    let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    let mut snapshot = Snapshot {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        pid: std::process::id(),
-        uptime_us: micros(board.started.elapsed()),
-        taken_unix_us: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, micros),
-        shards: Vec::new(),
-        pools: Vec::new(),
-        statements: Vec::new(),
-    };
+    let mut snapshot = board.machine.snapshot(board.started.elapsed());
     let until = Instant::now() + SNAPSHOT_MAX;
     while let Ok(Stock { shard, pools, statements }) = replies.recv_deadline(until) {
         snapshot.shards.push(shard);

@@ -31,17 +31,21 @@ use crate::pipe::{Flow, Server, ServerId};
 use crate::pool::permit::{Lent, PoolKey, Question};
 use crate::pool::{Pool, PoolId};
 use crate::replication::Candidate;
+use crate::session::chronicle::SlowLog;
 use crate::session::parting::Parting;
 use crate::session::secure::Transport;
 use crate::session::{Phase, Place, Session, SessionId, Start};
 use crate::slab::{Key, Slab, TokenKind};
 use crate::statement::Interner;
 use crate::stock::Stock;
+use crate::stopwatch::Stopwatch;
 use crate::tally::Tallies;
 use crate::tls::TlsState;
 use crate::upstream::{Map, Places};
 
 mod board;
+mod drain;
+mod turn;
 
 pub(crate) use board::{Asked, Board};
 
@@ -51,8 +55,6 @@ pub(crate) type World<'a> = dyn Io<Message> + 'a;
 /// Pause between looks at timeouts while something is expected to happen soon, and otherwise.
 pub(crate) const TICK_SOON: Duration = Duration::from_millis(10);
 const TICK_IDLE: Duration = Duration::from_secs(1);
-/// How long PostgreSQL may take at the end to hear that nobody wants any more what it does.
-const LAST_CANCELS_MAX: Duration = Duration::from_secs(1);
 /// Clients above the limit that are still told so; beyond, connections are closed without a word.
 const REFUSED_MAX: u32 = 1000;
 
@@ -135,6 +137,9 @@ pub(crate) struct Shard {
     pub(crate) interner: Interner,
     /// How long requests of each kind take.
     pub(crate) paces: Paces,
+    /// Where their times go.
+    pub(crate) times: Stopwatch,
+    pub(crate) slow_log: SlowLog,
     /// What is counted by statement.
     pub(crate) tallies: Tallies,
     /// Catalogs, for pools that are still to open.
@@ -159,6 +164,8 @@ pub(crate) struct Shard {
     pub(crate) deadlines: Deadlines,
     pub(crate) memory: Memory,
     pub(crate) rng: fastrand::Rng,
+    /// When this turn began.
+    pub(crate) now: Instant,
     pub(crate) stats: ShardStats,
     /// How an administrator has set things.
     pub(crate) levers: Arc<Levers>,
@@ -181,7 +188,7 @@ pub(crate) struct Listener {
 
 impl Shard {
     pub(crate) fn new(config: Arc<Config>, board: Arc<Board>, core: u16, listeners: Vec<Listener>) -> Self {
-        let map = board.directory.map();
+        let (map, now) = (board.directory.map(), Instant::now());
         let is_unix = listeners.iter().map(|listener| listener.is_unix).collect();
         Self {
             tls: Arc::clone(&map.tls),
@@ -195,6 +202,8 @@ impl Shard {
             pool_index: HashMap::new(),
             interner: Interner::default(),
             paces: Paces::default(),
+            times: Stopwatch::new(now),
+            slow_log: SlowLog::default(),
             tallies: Tallies::new(config.stats.statements),
             news: HashMap::new(),
             hubs: Hubs::default(),
@@ -208,6 +217,7 @@ impl Shard {
             deadlines: Deadlines::default(),
             memory: Memory::default(),
             rng: fastrand::Rng::new(),
+            now,
             stats: ShardStats { core, ..ShardStats::default() },
             levers: Arc::default(),
             serials: 0,
@@ -299,7 +309,10 @@ impl Shard {
                 }
                 self.settle_newcomer(io, id, start);
             }
-            None => self.starting.push_back((now + self.config.limits.auth_timeout, id)),
+            None => {
+                self.tell_arrival(id);
+                self.starting.push_back((now + self.config.limits.auth_timeout, id));
+            }
         }
         self.tick_within(io, TICK_IDLE);
     }
@@ -335,6 +348,7 @@ impl Shard {
         self.cancel_console(io, id, Withdrawal::Gone);
         self.drop_ears(io, id);
         if let Some(session) = self.sessions.remove(id) {
+            self.tell_departure(&session);
             self.forget_told(id, session.told);
             self.board.leave(io.shard());
             let in_vain = match session.phase {
@@ -380,54 +394,6 @@ impl Shard {
         }
     }
 
-    fn drain(&mut self, io: &mut World<'_>, until: Instant) {
-        if let Some(before) = self.draining {
-            // who asks again may mean sooner, never later
-            self.draining = Some(before.min(until));
-            self.hurry(io);
-            return;
-        }
-        self.draining = Some(until);
-        io.stop_listening();
-        for id in self.sessions.keys() {
-            let Some(session) = self.sessions.get(id) else { continue };
-            match session.place {
-                // what a replication client does has no end that could be waited for
-                _ if matches!(session.phase, Phase::Replicating(_)) => {
-                    self.end_session(io, id, Some(&Failure::Shutdown));
-                }
-                Place::Idle if matches!(session.phase, Phase::Console(_)) => {
-                    self.end_session(io, id, Some(&Failure::Shutdown));
-                }
-                Place::Idle if session.input.is_empty() => self.end_session(io, id, Some(&Failure::Shutdown)),
-                Place::Exclusive(server) => self.let_go_if_done(io, server),
-                Place::Idle | Place::Waiting | Place::Promised(_) | Place::Shared(_) => {}
-            }
-        }
-        for pool in 0..self.pools.len() {
-            let idle = self.pools.get(pool).map(|pool| pool.idle.clone()).unwrap_or_default();
-            for server in idle {
-                self.retire(io, server);
-            }
-        }
-        self.hurry(io);
-    }
-
-    fn on_drain_tick(&mut self, io: &mut World<'_>) {
-        let Some(until) = self.draining else { return };
-        if io.now() >= until {
-            for id in self.sessions.keys() {
-                self.end_session(io, id, Some(&Failure::Shutdown));
-            }
-            if self.cancels.len() == 0 || io.now() >= until + LAST_CANCELS_MAX {
-                io.stop();
-            }
-        } else if self.sessions.len() == 0 && self.servers.len() == 0 && self.board.is_empty() {
-            // not before: another shard's last clients may wait for a permit of ours
-            io.stop();
-        }
-    }
-
     fn on_starting_tick(&mut self, io: &mut World<'_>) {
         let now = io.now();
         while let Some((_, id)) = self.starting.pop_front_if(|(at, _)| *at <= now) {
@@ -448,6 +414,7 @@ impl Shard {
         self.on_held_tick(io);
         self.on_replica_tick(io);
         self.on_parting_tick(io);
+        self.on_slow_tick();
         self.on_deadline_tick(io);
         self.on_server_tick(io);
         self.on_cancel_tick(io);
@@ -481,6 +448,7 @@ impl Reactor for Shard {
     }
 
     fn on_event(&mut self, io: &mut dyn Io<Message>, event: Event<'_>) {
+        self.note_turn(io);
         match event {
             Event::Accepted { token, socket } => {
                 let (_, listener) = Key::<Listener>::from_token(token);
@@ -542,6 +510,7 @@ impl Reactor for Shard {
     }
 
     fn on_control(&mut self, io: &mut dyn Io<Message>, message: Message) {
+        self.note_turn(io);
         match message {
             Message::Client(newcomer) => self.adopt(io, newcomer),
             Message::Cancel { index, secret } => self.cancel_session(io, index, &secret),
@@ -562,14 +531,19 @@ impl Reactor for Shard {
             Message::Admin(order) => self.on_order(io, *order),
             Message::Snapshot(reply) => {
                 // the asker may have given up
-                let _sent: Result<(), _> = reply.send(self.take_full_stock());
+                let _sent: Result<(), _> = reply.send(self.take_full_stock(&io.load()));
             }
         }
         self.run_ready(io);
     }
 
     fn on_timer(&mut self, io: &mut dyn Io<Message>) {
+        self.note_turn(io);
         self.on_tick(io);
+    }
+
+    fn on_turn_end(&mut self, now: Instant) {
+        self.settle_times(now);
     }
 
     fn expects(&mut self, now: Instant) -> Expectation {

@@ -49,8 +49,8 @@ pub(crate) struct Account {
     pub(crate) bound: Tag,
     /// The first of the group that is being sent: its time is the whole group's.
     pub(crate) first: Tag,
-    /// How long the request waited for its connection; counted when its first statement is sent.
-    pub(crate) waited_us: u64,
+    /// Rows of the request that runs, so far.
+    pub(crate) rows: u64,
     pub(crate) failure: Failing,
 }
 
@@ -216,7 +216,7 @@ impl Tallies {
         }
     }
 
-    /// A request has waited so long for its connection.
+    /// A request has waited for so long until it was written.
     pub(crate) fn on_sent(&mut self, pool: PoolId, tag: Tag, waited_us: u64) {
         if let Some(counts) = self.counts(pool, tag) {
             counts.queue_time.record_us(waited_us);
@@ -242,10 +242,10 @@ impl Tallies {
         }
     }
 
-    /// A command was completed, with this tag.
-    pub(crate) fn on_rows(&mut self, pool: PoolId, tag: Tag, command_tag: &[u8]) {
+    /// A command was completed that gave or changed so many.
+    pub(crate) fn on_rows(&mut self, pool: PoolId, tag: Tag, rows: u64) {
         if let Some(counts) = self.counts(pool, tag) {
-            counts.rows = counts.rows.saturating_add(rows_of(command_tag));
+            counts.rows = counts.rows.saturating_add(rows);
         }
     }
 
@@ -255,6 +255,14 @@ impl Tallies {
             counts.server_time.record_us(us);
             counts.server_us = counts.server_us.saturating_add(us);
         }
+    }
+
+    /// The fingerprint and the text of a statement, if it is still known.
+    pub(crate) fn text(&self, pool: PoolId, tag: Tag) -> Option<(u64, &str)> {
+        let index = (tag.0 & INDEX_MASK).checked_sub(1)?;
+        let entry = self.entries.get(index as usize)?;
+        let is_it = entry.generation == tag.0 >> INDEX_BITS && entry.pool == pool;
+        is_it.then_some((entry.fingerprint, &*entry.text))
     }
 
     /// A copy of it all; `name` gives a pool's database and user.
@@ -302,7 +310,7 @@ fn key_of(pool: PoolId, fingerprint: u64) -> u64 {
 }
 
 /// The number at the end of a command tag, as in `INSERT 0 5`.
-fn rows_of(command_tag: &[u8]) -> u64 {
+pub(crate) fn rows_of(command_tag: &[u8]) -> u64 {
     let tag = command_tag.strip_suffix(b"\0").unwrap_or(command_tag);
     let digits = tag.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
     digits
@@ -348,6 +356,8 @@ mod tests {
         assert_ne!(run(&mut tallies, PoolId(4), "select 1"), first);
         assert_eq!(calls(&tallies), [(Some("select ?".into()), 1), (Some("select ?".into()), 2)]);
         assert!(tallies.touch(POOL, first) && !tallies.touch(PoolId(4), first));
+        assert_eq!(tallies.text(POOL, first).map(|(_, text)| text), Some("select ?"));
+        assert_eq!((tallies.text(PoolId(4), first), tallies.text(POOL, tallies.rest())), (None, None));
     }
 
     #[test]

@@ -123,10 +123,22 @@ impl PlaneBuilder {
         self.set("stats", "statements", i64::from(count).into())
     }
 
+    /// A key of `[stats]`.
+    #[must_use]
+    pub fn stat(self, key: &str, value: &str) -> Self {
+        self.set("stats", key, value.into())
+    }
+
     /// `log.level`.
     #[must_use]
     pub fn log(self, level: &str) -> Self {
         self.set("log", "level", level.into())
+    }
+
+    /// A key of `[log]`.
+    #[must_use]
+    pub fn log_key(self, key: &str, value: &str) -> Self {
+        self.set("log", key, value.into())
     }
 
     /// A row of `[[hba]]`; an empty address stands for none.

@@ -10,10 +10,12 @@ mod error;
 pub mod hba;
 mod key;
 mod listing;
+mod log;
 pub mod pgbouncer;
 mod promise;
 mod read;
 mod secret;
+mod statistics;
 mod timeout;
 mod tls;
 mod upstream;
@@ -29,7 +31,9 @@ pub use auth::{Auth, AuthQuery, Kinds, Known, Password, UserList};
 pub use error::{ConfigError, ConfigErrors};
 pub use key::reference;
 pub use listing::{Diff, Difference, Effect, Entry};
+pub use log::{Log, LogConnections, LogFormat, LogLevel};
 pub use promise::{SequenceState, ServerClean};
+pub use statistics::Stats;
 pub use timeout::{Timeout, TimeoutOverrides, Timeouts};
 pub use tls::{ListenTls, Proof, ProofList, ServerProtocol, ServerTls, TlsMode};
 pub use upstream::{Dns, Host, SessionAttrs, Upstream, look_up};
@@ -129,28 +133,6 @@ impl Default for Limits {
     }
 }
 
-/// `[stats]`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Stats {
-    /// The Unix socket that gives out statistics. Default: none.
-    pub socket: Option<PathBuf>,
-    /// Statements that each shard counts singly; none if 0. Default 500.
-    pub statements: u32,
-}
-
-impl Default for Stats {
-    fn default() -> Self {
-        Self { socket: None, statements: 500 }
-    }
-}
-
-/// `[log]`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Log {
-    /// The least important messages that are logged. Default `info`.
-    pub level: LogLevel,
-}
-
 /// Names of databases that mean the console.
 pub const CONSOLE_DATABASES: [&str; 2] = ["optimacore", "pgbouncer"];
 
@@ -161,36 +143,6 @@ pub struct Admin {
     pub admin_users: Vec<String>,
     /// Users who may only look.
     pub stats_users: Vec<String>,
-}
-
-/// How important a message is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum LogLevel {
-    /// A human must look.
-    Error,
-    /// Something is not as it should be.
-    Warn,
-    /// What the process does.
-    #[default]
-    Info,
-    /// What each connection does.
-    Debug,
-    /// What each message does.
-    Trace,
-}
-
-impl LogLevel {
-    /// As it is written in the file: `info`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
 }
 
 /// How long a session keeps a server connection.

@@ -125,7 +125,13 @@ impl Config {
         out.push(entry("dns.nxdomain_ttl", duration(self.dns.nxdomain_ttl)));
         optional(&mut out, "stats.socket", self.stats.socket.as_ref().map(|path| path.display()));
         out.push(entry("stats.statements", self.stats.statements));
+        optional(&mut out, "stats.export_dir", self.stats.export_dir.as_ref().map(|path| path.display()));
+        out.push(entry("stats.export_interval", duration(self.stats.export_interval)));
+        out.push(entry("stats.export_size_max", size(self.stats.export_size_max)));
         out.push(entry("log.level", self.log.level.name()));
+        out.push(entry("log.format", self.log.format.name()));
+        out.push(entry("log.connections", self.log.connections.name()));
+        out.push(entry("log.slow_statements", timeout(self.log.slow_statements)));
         out.push(entry("admin.admin_users", list(&self.admin.admin_users)));
         out.push(entry("admin.stats_users", list(&self.admin.stats_users)));
         secure::auth(&mut out, &self.auth);
@@ -201,6 +207,9 @@ impl Config {
             "limits.auth_timeout" => self.limits.auth_timeout = read_duration(value)?,
             "limits.shutdown_timeout" => self.limits.shutdown_timeout = read_duration(value)?,
             "log.level" => self.log.level = crate::value::level_named(value)?,
+            "log.format" => self.log.format = crate::value::log_format_named(value)?,
+            "log.connections" => self.log.connections = crate::value::log_connections_named(value)?,
+            "log.slow_statements" => self.log.slow_statements = read_timeout(value)?,
             known => match known.strip_prefix("pool.") {
                 Some(name) => set_pool(&mut self.pool, name, value)?,
                 None if self.listing().iter().any(|entry| entry.key == known) => {
@@ -218,6 +227,7 @@ fn alias(key: &str) -> Option<&'static str> {
     Some(match key {
         "max_client_conn" => "limits.max_client_connections",
         "client_login_timeout" => "limits.auth_timeout",
+        "log_connections" | "log_disconnections" => "log.connections",
         "default_pool_size" => "pool.size",
         "pool_mode" => "pool.mode",
         "query_wait_timeout" => "pool.query_wait_timeout",
@@ -515,7 +525,7 @@ mod tests {
     fn every_key_of_the_reference_is_in_the_listing() {
         let source = [include_str!("listing.rs"), include_str!("listing/secure.rs")].concat();
         // of files with secrets and of rules what they say is compared
-        let is_by_content = |name: &str| name == "hba_file" || name.ends_with("password_file");
+        let is_by_content = |name: &str| matches!(name, "hba_file" | "ident_file") || name.ends_with("password_file");
         for section in crate::key::SECTIONS.iter().filter(|section| section.name != "hba") {
             let keys = section.keys.iter().filter(|key| !matches!(key.name, "name" | "pool"));
             for key in keys.filter(|key| !is_by_content(key.name)) {

@@ -4,6 +4,7 @@
 // the older half is rolled up in pairs: counters and histograms are added, of gauges the higher value stays. So memory is
 // bounded and the past becomes coarser instead of vanishing.
 
+import known from "../generated/metrics.json" with { type: "json" };
 import type { Complaint, Header, Kind, Labels, Line, Metric, Value } from "../source/schema.ts";
 import { Doubles, Integers } from "./grow.ts";
 import { bucketOf } from "./histogram.ts";
@@ -32,6 +33,9 @@ export interface Series {
   bucket: Integers;
   count: Doubles;
 }
+
+/** The data plane's own table of metrics, for sources that bring none. */
+const KNOWN = new Map((known.metrics as Metric[]).map((metric) => [metric.name, metric]));
 
 /** Prefix of every metric; views leave it out. */
 export const PREFIX = "optimacore_";
@@ -85,7 +89,7 @@ export class Run {
   }
 
   metric(name: string): Metric | undefined {
-    return this.metrics.get(name);
+    return this.metrics.get(name) ?? KNOWN.get(name);
   }
 
   seriesOf(metric: string): readonly Series[] {
@@ -148,7 +152,7 @@ export class Run {
     if (known) return known;
     const series: Series = {
       metric,
-      kind: this.metrics.get(metric)?.type ?? guess(metric),
+      kind: this.metric(metric)?.type ?? guess(metric),
       labels,
       tick: new Integers(),
       value: new Doubles(),

@@ -107,7 +107,7 @@ const gauge =
 function named(answers: Answer[], name: string): Answer[] {
   return answers.map((answer) => ({
     ...answer,
-    name: answer.name === "" || answers.length === 1 ? name : `${name} ${answer.name}`,
+    name: answer.name === "" ? name : `${name} ${answer.name}`.trim(),
   }));
 }
 
@@ -430,8 +430,17 @@ export const SECTIONS: Section[] = [
       {
         id: "errors-class",
         title: "Errors, by SQLSTATE class and source",
-        metrics: ["errors_total"],
-        model: (scene) => time(scene, "rate", rate("errors_total", ["class", "source"]), { atLeast: 1 }),
+        metrics: ["errors_total", "shard_errors_total"],
+        model: (scene) =>
+          time(
+            scene,
+            "rate",
+            together(
+              ["", rate("errors_total", ["class", "source"])],
+              ["before a pool", rate("shard_errors_total", ["class"])],
+            ),
+            { atLeast: 1 },
+          ),
       },
       {
         id: "errors-limits",

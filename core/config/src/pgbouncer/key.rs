@@ -111,7 +111,7 @@ const SERVER: &str = "[server]";
 
 const OWN_SUITES: &str = "rustls offers its own, all of them safe";
 const BUFFERS: &str = "buffers grow and shrink with what they hold";
-const LOG: &str = "log.level = \"debug\" tells of every connection; there is no switch for this alone";
+const LOG: &str = "what goes wrong is logged in any case";
 const STDERR: &str = "the log goes to standard error, where systemd's journal finds it";
 const RESOLVER: &str = "the system's resolver is asked as it is configured";
 const KEEPALIVE: &str = "keep-alive is always on: after 60 s, every 10 s, 5 times";
@@ -128,7 +128,7 @@ pub(super) const GLOBAL: &[Known] = &[
     known("auth_dbname", Kind::Text, AUTH, How::Own("auth.auth_dbname")),
     known("auth_file", Kind::Text, AUTH, How::File("auth_file")),
     known("auth_hba_file", Kind::Text, AUTH, How::Own("auth.hba_file")),
-    known("auth_ident_file", Kind::Text, AUTH, How::Own("not supported with auth_type = hba")),
+    known("auth_ident_file", Kind::Text, AUTH, How::Own("auth.ident_file")),
     lost("auth_ldap_options", Kind::Text, &[""], "there is no LDAP"),
     known("auth_query", Kind::Text, AUTH, How::Own("auth.auth_query")),
     known("auth_type", AUTH_TYPES, "[[hba]]", How::Own("[[hba]]")),
@@ -158,8 +158,8 @@ pub(super) const GLOBAL: &[Known] = &[
     known("listen_addr", Kind::Text, LISTEN, How::Own("listen.addresses")),
     unsaid("128", known("listen_backlog", Kind::Int, LISTEN, How::Number("backlog", Zero::Nothing))),
     known("listen_port", Kind::Int, LISTEN, How::Own("listen.addresses")),
-    not_needed("log_connections", Kind::Int, LOG),
-    not_needed("log_disconnections", Kind::Int, LOG),
+    known("log_connections", Kind::Int, "[log]", How::Own("log.connections")),
+    known("log_disconnections", Kind::Int, "[log]", How::Own("log.connections")),
     not_needed("log_pooler_errors", Kind::Int, LOG),
     not_needed("log_stats", Kind::Int, "statistics are asked for: ctl stats, SHOW STATS"),
     not_needed("logfile", Kind::Text, STDERR),
