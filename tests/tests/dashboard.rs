@@ -11,10 +11,10 @@ fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("dashboard")
 }
 
-/// Runs a program in the dashboard's folder; what it said comes with the failure.
-fn run(program: &str, args: &[&str]) {
+/// Runs a program; what it said comes with the failure.
+fn run(program: &str, args: &[&str], from: &Path) {
     assert!(folder().join("node_modules").exists(), "the dashboard's packages are not installed; run make deps");
-    let output = Command::new(program).args(args).current_dir(folder()).output().unwrap();
+    let output = Command::new(program).args(args).current_dir(from).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(
         output.status.success(),
@@ -27,12 +27,12 @@ fn run(program: &str, args: &[&str]) {
 
 #[test]
 fn dashboard_keeps_its_rules_and_counts_right() {
-    run("npm", &["run", "--silent", "lint"]);
-    run("npm", &["run", "--silent", "unit"]);
+    run("npm", &["run", "--silent", "lint"], &folder());
+    run("npm", &["run", "--silent", "unit"], &folder());
 }
 
 #[test]
 fn dashboard_works_in_a_browser() {
-    run("npm", &["run", "--silent", "build"]);
-    run("npm", &["run", "--silent", "browser"]);
+    run("make", &["--silent", "dashboard"], &folder().join(".."));
+    run("npm", &["run", "--silent", "browser"], &folder());
 }
