@@ -6,6 +6,10 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use harness::{Cluster, Plane, RawClient, port};
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("dashboard")
@@ -16,13 +20,7 @@ fn run(program: &str, args: &[&str], from: &Path) {
     assert!(folder().join("node_modules").exists(), "the dashboard's packages are not installed; run make deps");
     let output = Command::new(program).args(args).current_dir(from).output().unwrap();
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    assert!(
-        output.status.success(),
-        "{program} {}: {}{}",
-        args.join(" "),
-        text(&output.stdout),
-        text(&output.stderr)
-    );
+    assert!(output.status.success(), "{program} {}: {}{}", args.join(" "), text(&output.stdout), text(&output.stderr));
 }
 
 #[test]
@@ -35,4 +33,28 @@ fn dashboard_keeps_its_rules_and_counts_right() {
 fn dashboard_works_in_a_browser() {
     run("make", &["--silent", "dashboard"], &folder().join(".."));
     run("npm", &["run", "--silent", "browser"], &folder());
+}
+
+#[test]
+fn dashboard_follows_a_real_data_plane() {
+    let http = port::free();
+    let plane = Plane::before(Cluster::shared()).http("listen", format!("127.0.0.1:{http}")).start();
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        scope.spawn(|| {
+            let mut client =
+                RawClient::connect(plane.port(), &[("user", "postgres"), ("database", "postgres")], None).unwrap();
+            while !done.load(Ordering::Relaxed) {
+                assert_eq!(client.query("select 1 as dashboard_probe").good().value(), "1");
+                assert_eq!(client.query("select 1 / 0").code(), "22012");
+            }
+        });
+        let tried = std::panic::catch_unwind(|| {
+            run("node", &["test/browser/real.mjs", &format!("http://127.0.0.1:{http}/")], &folder());
+        });
+        done.store(true, Ordering::Relaxed);
+        if let Err(panic) = tried {
+            std::panic::resume_unwind(panic);
+        }
+    });
 }

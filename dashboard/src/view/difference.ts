@@ -68,7 +68,7 @@ export class DifferenceView {
       ...this.rows.map((row) => {
         const [words, level] = verdict(row);
         const change = Number.isFinite(row.change)
-          ? `${row.change >= 0 ? "+" : "−"}${format(Math.abs(row.change), "ratio")}`
+          ? `${row.change >= 0 ? "+" : "−"}${Math.abs(row.change * 100).toFixed(1)} %`
           : "–";
         const cells = [
           format(row.median[0], row.unit),

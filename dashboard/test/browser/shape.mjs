@@ -105,7 +105,8 @@ test("the pictures of the documentation are made", async (chrome) => {
     await page.waitForTimeout(400);
     const path = `${folder}/${name}.png`;
     const box = clip ? await page.locator(clip).boundingBox() : null;
-    if (box) await page.screenshot({ path, clip: { ...box, height: Math.min(box.height, clip === "#compare" ? 380 : 540) } });
+    if (box)
+      await page.screenshot({ path, clip: { ...box, height: Math.min(box.height, clip === "#compare" ? 380 : 540) } });
     else await page.screenshot({ path });
     const bytes = readFileSync(path).length;
     ok(bytes < 100_000, `${name}.png has ${bytes} bytes`);

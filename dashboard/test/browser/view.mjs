@@ -7,8 +7,8 @@ import { drawn, openPage, serve } from "./stand.mjs";
 const RUN = file({ seconds: 600 });
 const OTHER = file({ seconds: 600, seed: 2, slow: 1.6, name: "db-plane-2" });
 
-async function withRun(chrome, body, fragment = "", options = {}) {
-  const stand = await serve({ files: { "run.ndjson": RUN, "other.ndjson": OTHER } });
+async function withRun(chrome, body, fragment = "", options = {}, content = RUN) {
+  const stand = await serve({ files: { "run.ndjson": content, "other.ndjson": OTHER } });
   try {
     const { page, wrong } = await openPage(chrome, `${stand.address}#src=run.ndjson${fragment}`, options);
     await drawn(page);
@@ -62,27 +62,35 @@ test("in its bad minute the page says what is wrong, and where to look", (chrome
 });
 
 test("every chart of a full run shows something, and has its numbers in a table", (chrome) =>
-  withRun(chrome, async (page) => {
-    const height = await page.evaluate(() => document.documentElement.scrollHeight);
-    await page.setViewportSize({ width: 1280, height });
-    await page.waitForFunction(() =>
-      [...document.querySelectorAll(".chart")].every((chart) => chart.querySelector(".plot svg path")),
-    );
-    same(await page.locator(".chart.empty h3").allInnerTexts(), [], "charts without data");
-    const charts = await page.locator("main .charts .chart").count();
-    ok(charts > 25, `${charts} charts`);
-    for (const summary of await page.locator(".numbers summary").all()) await summary.click();
-    const rows = await page.locator(".numbers table").evaluateAll((tables) => tables.map((table) => table.rows.length));
-    same(rows.length, charts, "tables");
-    ok(
-      rows.every((count) => count > 2),
-      `rows of tables: ${rows}`,
-    );
-    ok(
-      (await page.locator("#waiting-clients .note").first().innerText()).includes("optimacore_pool_clients"),
-      "the table names its metric",
-    );
-  }));
+  withRun(
+    chrome,
+    async (page) => {
+      const height = await page.evaluate(() => document.documentElement.scrollHeight);
+      await page.setViewportSize({ width: 1280, height });
+      await page.waitForFunction(() =>
+        [...document.querySelectorAll(".chart")].every((chart) => chart.querySelector(".plot svg path")),
+      );
+      same(await page.locator(".chart.empty h3").allInnerTexts(), [], "charts without data");
+      const charts = await page.locator("main .charts .chart").count();
+      ok(charts > 25, `${charts} charts`);
+      for (const summary of await page.locator(".numbers summary").all()) await summary.click();
+      const rows = await page
+        .locator(".numbers table")
+        .evaluateAll((tables) => tables.map((table) => table.rows.length));
+      same(rows.length, charts, "tables");
+      ok(
+        rows.every((count) => count > 2),
+        `rows of tables: ${rows}`,
+      );
+      ok(
+        (await page.locator("#waiting-clients .note").first().innerText()).includes("optimacore_pool_clients"),
+        "the table names its metric",
+      );
+    },
+    "",
+    {},
+    file({ seconds: 150, trouble: [60, 100] }),
+  ));
 
 test("filters narrow every view and are in the link", (chrome) =>
   withRun(chrome, async (page, stand) => {
