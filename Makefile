@@ -41,7 +41,7 @@ NEWEST := --test cancel --test drivers --test leak --test protocol --test state 
 
 test: dashboard ## all tests, against real PostgreSQL; those of NEWEST also against the newest
 	$(CARGO) build --locked --quiet -p optimacore -p optimacore-ctl
-	$(CARGO) test --workspace --locked --quiet
+	$(CARGO) test --workspace --locked --quiet --no-fail-fast
 	OPTIMACORE_POSTGRES=newest $(CARGO) test --locked --quiet -p optimacore-tests $(NEWEST)
 
 bench: ## throughput against PostgreSQL and pgbouncer; ARGS="--quick" for a short one
