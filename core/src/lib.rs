@@ -14,6 +14,7 @@ mod dress;
 mod error;
 mod event;
 mod export;
+mod http;
 mod listen;
 mod log;
 mod machine;

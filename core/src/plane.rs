@@ -19,6 +19,7 @@ use crate::admin::{Petition, Stop};
 use crate::catalog::keeper::{self, WatchRequest};
 use crate::clerk::{self, Ask};
 use crate::export::{self, Export};
+use crate::http::{self, Endpoint};
 use crate::listen::line;
 use crate::log;
 use crate::shard::{Asked, Board, Message, Shard};
@@ -55,6 +56,7 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
         bail!("{} cores are more than the 256 that cancel keys can name; set runtime.cores", cores.len());
     }
     let tls = TlsState::load(&config)?;
+    let endpoint = Endpoint::open(&config)?;
     let config = Arc::new(config);
     let directory = Directory::new(&config, tls);
     let (keeper, catalog_requests) = crossbeam::channel::unbounded();
@@ -83,6 +85,7 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     tls::watch(&board, running.handles().to_vec())?;
     upstream::watch(&board, running.handles().to_vec())?;
     let export = start_telling(sockets.statistics, &config, running.handles(), &board)?;
+    http::serve(endpoint, running.handles(), &board)?;
     {
         let desk = Desk::new(running.handles().to_vec(), Arc::clone(&board), Arc::clone(&config));
         let desk = desk.with(std::path::absolute(file)?, log, (Arc::clone(&herald), places.clone()));

@@ -123,6 +123,12 @@ impl PlaneBuilder {
         self.set("stats", "statements", i64::from(count).into())
     }
 
+    /// A key of `[http]`.
+    #[must_use]
+    pub fn http(self, key: &str, value: impl Into<toml::Value>) -> Self {
+        self.set("http", key, value.into())
+    }
+
     /// A key of `[stats]`.
     #[must_use]
     pub fn stat(self, key: &str, value: &str) -> Self {

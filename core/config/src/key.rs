@@ -3,10 +3,12 @@
 use std::fmt::Write as _;
 
 mod access;
+mod http;
 mod log;
 mod statistics;
 
 pub(crate) use access::{AUTH, HBA};
+pub(crate) use http::HTTP;
 pub(crate) use log::LOG;
 pub(crate) use statistics::STATS;
 
@@ -408,7 +410,7 @@ pub(crate) const USER: Section = Section {
 };
 
 /// All of them, in the order they are described in.
-pub(crate) const SECTIONS: [&Section; 14] = [
+pub(crate) const SECTIONS: [&Section; 15] = [
     &LISTEN,
     &RUNTIME,
     &LIMITS,
@@ -416,6 +418,7 @@ pub(crate) const SECTIONS: [&Section; 14] = [
     &SERVER,
     &DNS,
     &STATS,
+    &HTTP,
     &LOG,
     &ADMIN,
     &AUTH,

@@ -8,6 +8,7 @@
 mod auth;
 mod error;
 pub mod hba;
+mod http;
 mod key;
 mod listing;
 mod log;
@@ -29,6 +30,7 @@ use std::time::Duration;
 
 pub use auth::{Auth, AuthQuery, Kinds, Known, Password, UserList};
 pub use error::{ConfigError, ConfigErrors};
+pub use http::Http;
 pub use key::reference;
 pub use listing::{Diff, Difference, Effect, Entry};
 pub use log::{Log, LogConnections, LogFormat, LogLevel};
@@ -56,6 +58,8 @@ pub struct Config {
     pub pool: Pool,
     /// Where statistics are given out.
     pub stats: Stats,
+    /// Where metrics and the dashboard are looked at.
+    pub http: Http,
     /// What is logged.
     pub log: Log,
     /// Who may come in, and how.

@@ -128,6 +128,7 @@ impl Config {
         optional(&mut out, "stats.export_dir", self.stats.export_dir.as_ref().map(|path| path.display()));
         out.push(entry("stats.export_interval", duration(self.stats.export_interval)));
         out.push(entry("stats.export_size_max", size(self.stats.export_size_max)));
+        secure::http(&mut out, &self.http);
         out.push(entry("log.level", self.log.level.name()));
         out.push(entry("log.format", self.log.format.name()));
         out.push(entry("log.connections", self.log.connections.name()));

@@ -14,6 +14,7 @@ use crate::{
 };
 
 pub(crate) mod auth;
+mod http;
 mod tls;
 
 pub(crate) fn read(text: &str, file: &str) -> Result<Config, ConfigErrors> {
@@ -74,6 +75,7 @@ fn config(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Config {
         dns: dns(reader, root),
         pool: pool(reader, root),
         stats: stats(reader, root),
+        http: http::http(reader, root),
         log: log(reader, root),
         admin: admin(reader, root),
         server,

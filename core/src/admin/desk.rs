@@ -202,10 +202,12 @@ impl Desk {
             Petition::Pause => {
                 let outcome = self.pause(&Scope::All);
                 tracing::info!(?outcome, "PAUSE by signal");
+                outcome.iter().for_each(|()| self.board.events.tell("pause", "by signal"));
             }
             Petition::Resume => {
                 let outcome = self.resume(&Scope::All);
                 tracing::info!(?outcome, "RESUME by signal");
+                outcome.iter().for_each(|_| self.board.events.tell("resume", "by signal"));
             }
             Petition::Stop(how) => self.on_stop(how),
             Petition::Pinned(report) => {
@@ -253,6 +255,9 @@ impl Desk {
         };
         let goal = Goal::of(command);
         let tag = command.tag();
+        if let (Ok(_), Some(subject)) = (&done, command.subject()) {
+            self.board.events.tell(&tag.to_ascii_lowercase(), &subject);
+        }
         match (done, goal) {
             (Err(refusal), _) => Some(Answer::Refused(refusal)),
             (Ok(notices), None) => Some(Answer::Done { tag, notices }),
