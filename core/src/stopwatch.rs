@@ -69,7 +69,7 @@ impl Flights {
         if matches!(expect, Expect::CopyEnd | Expect::CopyData) {
             return 0;
         }
-        let flight = self.begun.get_or_insert_with(|| Flight::new(now, short(now.saturating_duration_since(arrived))));
+        let flight = self.begun.get_or_insert_with(|| Flight::new(now, short(between(arrived, now))));
         u64::from(flight.queue_us)
     }
 
@@ -105,7 +105,7 @@ impl Flights {
 
     /// The turn that began then ends: what was written in it leaves now.
     pub(crate) fn depart(&mut self, turn: Instant, now: Instant) {
-        let lag_us = short(now.saturating_duration_since(turn));
+        let lag_us = short(between(turn, now));
         let ended = self.runs.iter_mut().rev().map(|(flight, _)| flight);
         let ended = ended.take_while(|flight| flight.written == turn);
         for flight in ended.chain(self.begun.iter_mut().filter(|flight| flight.written == turn)) {
@@ -200,7 +200,7 @@ impl Stopwatch {
         if !self.ended.is_sorted_by_key(|ended| ended.server.index()) {
             self.ended.sort_by_key(|ended| ended.server.index());
         }
-        let tail_us = micros(now.saturating_duration_since(self.turn));
+        let tail_us = between(self.turn, now);
         for together in self.ended.chunk_by(|a, b| a.server == b.server) {
             split(together, (self.before, self.turn), |ended, spans| {
                 tell(ended, Spans { proxy_us: spans.proxy_us + tail_us, ..spans });
@@ -212,6 +212,11 @@ impl Stopwatch {
 
 /// Splits the times of requests whose replies were read together from one connection, between `before` and `now`.
 fn split(together: &[Ended], (before, now): (Instant, Instant), mut tell: impl FnMut(&Ended, Spans)) {
+    if let [only] = together {
+        // the usual case, and the cheap one
+        tell(only, spans(only, (only.due, now), now));
+        return;
+    }
     let Some(first) = together.first() else { return };
     let count = u32::try_from(together.len()).unwrap_or(u32::MAX);
     let recent = now.checked_sub(TOGETHER_MAX).unwrap_or(before);
@@ -219,29 +224,36 @@ fn split(together: &[Ended], (before, now): (Instant, Instant), mut tell: impl F
     let each = now.saturating_duration_since(since) / count;
     let mut free = first.due;
     for (ended, place) in together.iter().zip(1..) {
-        let written = ended.flight.written;
-        let began = written.max(free);
+        let began = ended.flight.written.max(free);
         let end = if place == count { now } else { since + each * place }.max(began);
         free = end;
-        tell(
-            ended,
-            Spans {
-                queue_us: u64::from(ended.flight.queue_us),
-                pipe_wait_us: micros(began.saturating_duration_since(written)),
-                server_us: micros(end.saturating_duration_since(began)),
-                proxy_us: u64::from(ended.flight.lag_us) + micros(now.saturating_duration_since(end)),
-            },
-        );
+        tell(ended, spans(ended, (began, end), now));
     }
+}
+
+/// Of a request that PostgreSQL worked on from one instant to another, and whose reply was read then.
+fn spans(ended: &Ended, (began, end): (Instant, Instant), now: Instant) -> Spans {
+    let Flight { written, queue_us, lag_us } = ended.flight;
+    Spans {
+        queue_us: u64::from(queue_us),
+        pipe_wait_us: between(written, began),
+        server_us: between(began, end),
+        proxy_us: u64::from(lag_us) + between(end, now),
+    }
+}
+
+/// Microseconds between two instants, which often are the same.
+fn between(from: Instant, to: Instant) -> u64 {
+    if from == to { 0 } else { micros(to.saturating_duration_since(from)) }
 }
 
 /// In microseconds.
 pub(crate) fn micros(duration: Duration) -> u64 {
-    u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
+    duration.as_secs().saturating_mul(1_000_000).saturating_add(u64::from(duration.subsec_micros()))
 }
 
-fn short(duration: Duration) -> u32 {
-    u32::try_from(duration.as_micros()).unwrap_or(u32::MAX)
+fn short(us: u64) -> u32 {
+    u32::try_from(us).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]

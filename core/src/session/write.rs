@@ -150,7 +150,8 @@ impl Shard {
         }
         let written = io.output_len(writer.server.socket).saturating_sub(before);
         let counts = writer.counts();
-        if counts.messages > 0 {
+        // a part of a message is none of its messages, and begins its request all the same
+        if counts.messages > 0 || written > 0 {
             server.note_written(io.now(), worked);
         }
         counts.add_to(&mut pool.stats);
