@@ -2,6 +2,8 @@
 
 CARGO ?= cargo
 TARGET := $(shell $(CARGO) metadata --format-version 1 --no-deps 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+# what the programs say they were built from
+export OPTIMACORE_COMMIT ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 # ctl dev's options, as in: make run ARGS="--listen 127.0.0.1:7432 --pool-size 8"
 ARGS ?=
 
@@ -39,7 +41,7 @@ NEWEST := --test cancel --test drivers --test leak --test protocol --test state 
 
 test: dashboard ## all tests, against real PostgreSQL; those of NEWEST also against the newest
 	$(CARGO) build --locked --quiet -p optimacore -p optimacore-ctl
-	$(CARGO) test --workspace --locked --quiet
+	$(CARGO) test --workspace --locked --quiet --no-fail-fast
 	OPTIMACORE_POSTGRES=newest $(CARGO) test --locked --quiet -p optimacore-tests $(NEWEST)
 
 bench: ## throughput against PostgreSQL and pgbouncer; ARGS="--quick" for a short one
