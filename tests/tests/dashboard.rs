@@ -7,9 +7,13 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 
 use harness::{Cluster, Plane, RawClient, port};
+
+/// They measure, and each takes the whole machine: one at a time.
+static TURN: Mutex<()> = Mutex::new(());
 
 fn folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().join("dashboard")
@@ -25,18 +29,21 @@ fn run(program: &str, args: &[&str], from: &Path) {
 
 #[test]
 fn dashboard_keeps_its_rules_and_counts_right() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     run("npm", &["run", "--silent", "lint"], &folder());
     run("npm", &["run", "--silent", "unit"], &folder());
 }
 
 #[test]
 fn dashboard_works_in_a_browser() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     run("make", &["--silent", "dashboard"], &folder().join(".."));
     run("npm", &["run", "--silent", "browser"], &folder());
 }
 
 #[test]
 fn dashboard_follows_a_real_data_plane() {
+    let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
     let http = port::free();
     let plane = Plane::before(Cluster::shared()).http("listen", format!("127.0.0.1:{http}")).start();
     let done = AtomicBool::new(false);

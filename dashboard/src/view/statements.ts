@@ -162,7 +162,12 @@ export class StatementView {
         return h("td", { class: column === "errors" && row.errors > 0 ? "errors some" : column }, value);
       const bar = h("span");
       bar.style.width = `${Math.round((Number.isFinite(row.share) ? row.share : 0) * 100)}%`;
-      return h("td", { class: "share" }, h("span", { class: "bar-track", "aria-hidden": "true" }, bar), value);
+      return h(
+        "td",
+        { class: "share" },
+        h("span", { class: "bar-track", "aria-hidden": "true" }, bar),
+        h("span", { class: "amount" }, value),
+      );
     });
     cells.splice(3, 0, h("td", {}, sparkline(row.spark)));
     return h("tr", {}, ...cells);
