@@ -41,7 +41,7 @@ bench: ## throughput against PostgreSQL and pgbouncer, latency against rate; ARG
 soak: ## the long form of the tests: the oracle, the leak list, attacks, mutated inputs, PostgreSQL's own; about 40 minutes
 	$(CARGO) build --locked --quiet -p optimacore
 	$(CARGO) build --release --locked --quiet -p optimacore-benches
-	$(TARGET)/release/optimacore-bench check
+	$(TARGET)/release/optimacore-bench check --rate-tolerance 5 --pgbench-tolerance 30
 	OPTIMACORE_SOAK_SECONDS=600 $(CARGO) test --locked -p optimacore-tests --test oracle -- --nocapture
 	OPTIMACORE_SOAK_SECONDS=120 $(CARGO) test --locked -p optimacore-tests --test leak
 	OPTIMACORE_SOAK_REPLIES=5000000 $(CARGO) test --locked -p optimacore-tests --test throng

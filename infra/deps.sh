@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what building and testing need, and only what is missing: a C compiler and make, openssl, PostgreSQL, pgbouncer, systemd, strace,
+# Installs what building and testing need, and only what is missing: a C compiler and make, openssl, PostgreSQL, pgbouncer, systemd, strace, promtool,
 # Python, Node and Java with the drivers, and the newest PostgreSQL, that the tests use. Debian 12 and its relatives.
 set -eu
 cd "$(dirname "$0")/.."
@@ -21,6 +21,7 @@ need javac default-jdk-headless
 [ -e /usr/share/java/postgresql.jar ] || missing="$missing libpostgresql-jdbc-java"
 need systemd-analyze systemd
 need strace strace
+need promtool prometheus
 python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql postgresql-client"
 if ! command -v pgbench >/dev/null 2>&1 && ! ls /usr/lib/postgresql/*/bin/pgbench >/dev/null 2>&1; then

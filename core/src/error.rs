@@ -143,6 +143,11 @@ impl Failure {
         }
     }
 
+    /// Its SQLSTATE.
+    pub(crate) fn sqlstate(&self) -> &str {
+        self.parts().0
+    }
+
     /// What becomes of the session by itself (some callers close it all the same).
     pub(crate) fn disposition(&self) -> Disposition {
         self.parts().4

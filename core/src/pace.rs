@@ -7,7 +7,6 @@ use runtime::Expectation;
 
 use crate::pipe::{List, Server};
 use crate::slab::Slab;
-use crate::tally::Tag;
 
 /// Kinds that are remembered.
 const KINDS_MAX: usize = 16 * 1024;
@@ -23,21 +22,10 @@ struct Pace {
     len: u32,
 }
 
-/// A request that has ended.
-#[derive(Clone, Copy, Debug)]
-struct Ended {
-    kind: u64,
-    len: usize,
-    tag: Tag,
-}
-
 /// Lives on one shard; kinds are [`crate::verdict::Verdict::kind`], mixed with the pool.
 #[derive(Default)]
 pub(crate) struct Paces {
     kinds: HashMap<u64, Pace, foldhash::fast::RandomState>,
-    /// Requests that ended with the bytes that are being read, and since when the first was due.
-    ended: Vec<Ended>,
-    due_since: Option<Instant>,
     /// Of all requests: from being written to the end of the reply.
     any_us: u32,
     /// How many were under way when they were last counted.
@@ -49,32 +37,8 @@ pub(crate) struct Paces {
 const COUNT_PAUSE: Duration = Duration::from_micros(200);
 
 impl Paces {
-    /// A request has ended that was due since then; kind 0 is none.
-    pub(crate) fn on_end(&mut self, kind: u64, tag: Tag, len: usize, due_since: Instant) {
-        self.ended.push(Ended { kind, len, tag });
-        self.due_since.get_or_insert(due_since);
-    }
-
-    /// The bytes of one turn from one connection have been read: how many requests ended with them, and how many microseconds
-    /// each took. Those whose answers came together have shared the time; when each ended, nobody saw. `tell` is
-    /// given each one's tag with that.
-    pub(crate) fn settle(&mut self, now: Instant, mut tell: impl FnMut(Tag, u64)) -> Option<(u64, u64)> {
-        let took = now.saturating_duration_since(self.due_since.take()?);
-        let count = self.ended.len() as u64;
-        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX) / count.max(1);
-        for index in 0..self.ended.len() {
-            let Some(Ended { kind, len, tag }) = self.ended.get(index).copied() else { break };
-            tell(tag, us);
-            if kind != 0 {
-                self.note(kind, us, len);
-            }
-        }
-        self.ended.clear();
-        Some((count, us))
-    }
-
     /// A request of this kind took so long and answered so many bytes.
-    fn note(&mut self, kind: u64, us: u64, len: usize) {
+    pub(crate) fn note(&mut self, kind: u64, us: u64, len: usize) {
         let us = u32::try_from(us).unwrap_or(u32::MAX);
         let len = u32::try_from(len).unwrap_or(u32::MAX);
         if self.kinds.len() >= KINDS_MAX && !self.kinds.contains_key(&kind) {
@@ -114,20 +78,6 @@ impl Paces {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn requests_that_end_together_have_shared_the_time() {
-        let (mut paces, then) = (Paces::default(), Instant::now());
-        let mut told = Vec::new();
-        assert_eq!(paces.settle(then, |_, us| told.push(us)), None);
-        for _ in 0..4 {
-            paces.on_end(1, Tag::NONE, 10, then);
-        }
-        assert_eq!(paces.settle(then + Duration::from_micros(400), |_, us| told.push(us)), Some((4, 100)));
-        assert!(paces.is_light(1));
-        assert_eq!(paces.settle(then, |_, us| told.push(us)), None);
-        assert_eq!(told, [100; 4]);
-    }
 
     #[test]
     fn a_kind_is_light_once_it_was_seen_to_be_and_no_longer_than_that() {

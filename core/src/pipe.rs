@@ -31,6 +31,7 @@ use crate::session::login::reading;
 use crate::session::{Reading, SessionId};
 use crate::slab::Key;
 use crate::statement::{PreparedSet, StatementId};
+use crate::stopwatch::Flights;
 
 mod mark;
 
@@ -100,6 +101,16 @@ pub(crate) enum List {
     Leaving(ShardId),
     /// Told to go; its permit comes back when the backend is gone.
     Closing,
+}
+
+impl List {
+    /// Whether a connection in it is in use: for sessions, or being made ready for one.
+    pub(crate) const fn is_in_use(self) -> bool {
+        match self {
+            Self::Shared | Self::Draining | Self::Exclusive | Self::Working => true,
+            Self::Connecting | Self::Idle | Self::Relaying | Self::Leaving(_) | Self::Closing => false,
+        }
+    }
 }
 
 /// How a long message is being passed on while it arrives.
@@ -224,6 +235,8 @@ pub(crate) struct Server {
     /// While that moves to or from the line.
     pub(crate) passage: Option<Box<Passage>>,
     pub(crate) pipeline: Pipeline,
+    /// What is known of the times of the requests that a ReadyForQuery is owed for.
+    pub(crate) flights: Flights,
     pub(crate) in_flight: VecDeque<InFlight>,
     pub(crate) status: TransactionStatus,
     pub(crate) prepared: PreparedSet,
@@ -263,6 +276,8 @@ pub(crate) struct Server {
     pub(crate) early: Duration,
     /// Since when it is free, or, held by a session, since when nothing is owed.
     pub(crate) idle_since: Instant,
+    /// Since when it is in use, if it is.
+    pub(crate) used_since: Instant,
     /// When the transaction began that is open between two requests.
     pub(crate) block_since: Option<Instant>,
     /// Since when the reply at the head is due.
@@ -348,6 +363,7 @@ impl Server {
             listening: Listening::No,
             passage: None,
             pipeline: Pipeline::new(),
+            flights: Flights::default(),
             in_flight: VecDeque::new(),
             status: TransactionStatus::Idle,
             prepared: PreparedSet::default(),
@@ -373,6 +389,7 @@ impl Server {
             opened_at: now,
             early: Duration::ZERO,
             idle_since: now,
+            used_since: now,
             block_since: None,
             head_since: now,
             busy_since: None,
@@ -387,6 +404,16 @@ impl Server {
     /// Whether it has lived for so long, with its part of chance.
     pub(crate) fn is_older(&self, now: Instant, lifetime: Duration) -> bool {
         now.saturating_duration_since(self.opened_at) + self.early >= lifetime
+    }
+
+    /// It has come from another list; gives for how long it had been in use, if its use is over.
+    pub(crate) fn note_use(&mut self, now: Instant, from: List) -> Duration {
+        match (from.is_in_use(), self.list.is_in_use()) {
+            (true, false) => return now.saturating_duration_since(self.used_since),
+            (false, true) => self.used_since = now,
+            (true, true) | (false, false) => {}
+        }
+        Duration::ZERO
     }
 
     /// A request has ended; its status stands already.
@@ -493,6 +520,28 @@ mod tests {
         assert!(!server.is_older(now + age, lifetime));
         server.early = Duration::from_secs(5);
         assert!(server.is_older(now + age, lifetime));
+    }
+
+    #[test]
+    fn a_connection_is_in_use_from_leaving_the_free_ones_to_coming_back() {
+        let start = Instant::now();
+        let at = |ms| start + Duration::from_millis(ms);
+        let mut server = Server::new(PoolId(0), SocketId::NONE, start);
+        let used: Vec<_> = [
+            (10, List::Idle),
+            (20, List::Working),
+            (30, List::Exclusive),
+            (100, List::Idle),
+            (150, List::Shared),
+            (170, List::Closing),
+        ]
+        .into_iter()
+        .map(|(ms, list)| {
+            let from = std::mem::replace(&mut server.list, list);
+            server.note_use(at(ms), from).as_millis()
+        })
+        .collect();
+        assert_eq!(used, [0, 0, 0, 80, 0, 20]);
     }
 
     #[test]

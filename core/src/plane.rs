@@ -4,7 +4,7 @@ use std::io::{IsTerminal as _, Write as _};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use config::Config;
@@ -19,6 +19,7 @@ use crate::admin::desk::{Desk, LogDial};
 use crate::admin::{Petition, Stop};
 use crate::catalog::keeper::{self, WatchRequest};
 use crate::clerk::{self, Ask};
+use crate::export::{self, Export};
 use crate::listen::line;
 use crate::shard::{Asked, Board, Message, Shard};
 use crate::stock::Stock;
@@ -80,12 +81,7 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     std::thread::Builder::new().name("listeners".to_owned()).spawn(move || line::run(&line_requests, &handles))?;
     tls::watch(&board, running.handles().to_vec())?;
     upstream::watch(&board, running.handles().to_vec())?;
-    if let Some(listener) = sockets.statistics {
-        let (handles, board) = (running.handles().to_vec(), Arc::clone(&board));
-        std::thread::Builder::new()
-            .name("statistics".to_owned())
-            .spawn(move || give_statistics(&listener, &handles, &board))?;
-    }
+    let export = start_telling(sockets.statistics, &config, running.handles(), &board)?;
     {
         let desk = Desk::new(running.handles().to_vec(), Arc::clone(&board), Arc::clone(&config));
         let desk = desk.with(std::path::absolute(file)?, log, (Arc::clone(&herald), places.clone()));
@@ -106,6 +102,9 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     );
     herald.ready(&format!("Clients come to {places}"));
     let outcome = running.join().context("a shard failed");
+    if let Some(export) = export {
+        export.stop();
+    }
     socket::tidy_up(&files);
     tracing::info!("stopped");
     outcome
@@ -123,6 +122,22 @@ fn start_asking(
     let (handles, own) = (shards.to_vec(), Arc::clone(board));
     std::thread::Builder::new().name("clerk".to_owned()).spawn(move || clerk::run(&asks, &handles, &own))?;
     Ok(())
+}
+
+/// The threads that tell what is measured.
+fn start_telling(
+    listener: Option<UnixListener>,
+    config: &Config,
+    shards: &[ShardHandle<Message>],
+    board: &Arc<Board>,
+) -> std::io::Result<Option<Export>> {
+    if let Some(listener) = listener {
+        let (handles, board) = (shards.to_vec(), Arc::clone(board));
+        std::thread::Builder::new()
+            .name("statistics".to_owned())
+            .spawn(move || give_statistics(&listener, &handles, &board))?;
+    }
+    export::start(&config.stats, shards, board)
 }
 
 fn on_signal(signal: i32, board: &Board) {
@@ -187,22 +202,14 @@ fn give_statistics(listener: &UnixListener, handles: &[ShardHandle<Message>], bo
     }
 }
 
-fn take_snapshot(handles: &[ShardHandle<Message>], board: &Board) -> Snapshot {
+/// Asks all shards what they have counted; one that does not answer in time is left out.
+pub(crate) fn take_snapshot(handles: &[ShardHandle<Message>], board: &Board) -> Snapshot {
     let (sender, replies) = crossbeam::channel::unbounded();
     for handle in handles {
         handle.post(Message::Snapshot(sender.clone()));
     }
     drop(sender);
-    let micros = |duration: Duration| u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-    let mut snapshot = Snapshot {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        pid: std::process::id(),
-        uptime_us: micros(board.started.elapsed()),
-        taken_unix_us: SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, micros),
-        shards: Vec::new(),
-        pools: Vec::new(),
-        statements: Vec::new(),
-    };
+    let mut snapshot = board.machine.snapshot(board.started.elapsed());
     let until = Instant::now() + SNAPSHOT_MAX;
     while let Ok(Stock { shard, pools, statements }) = replies.recv_deadline(until) {
         snapshot.shards.push(shard);

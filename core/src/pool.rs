@@ -19,6 +19,7 @@ use crate::catalog::Catalog;
 use crate::catalog::keeper::{DatabaseKey, News};
 use crate::error::Failure;
 use crate::pipe::{Flow, List, Mark, Seed, ServerId, Soil};
+use fashion::Fashion;
 use fit::Pick;
 use permit::Permits;
 use place::{Fates, Turn};
@@ -28,9 +29,11 @@ use slot::Supply;
 use crate::server::secure::Way;
 use crate::session::{Phase, Pin, Place, SessionId};
 use crate::shard::{Shard, World};
+use crate::stopwatch::{Ended, Spans, micros};
 use crate::tls::Hosts;
 use crate::upstream::Places;
 
+mod fashion;
 mod fit;
 pub(crate) mod home;
 pub(crate) mod open;
@@ -166,6 +169,8 @@ pub(crate) struct Pool {
     pub(crate) paused: bool,
     /// Connections of an older generation are closed as soon as they are free; 0 is older than any.
     pub(crate) generation: u64,
+    /// What the sessions of its shared requests wear.
+    pub(crate) fashion: Fashion,
     pub(crate) stats: stats::PoolStats,
 }
 
@@ -199,15 +204,27 @@ impl Pool {
             welcomes: HashMap::default(),
             paused: false,
             generation: 1,
+            fashion: Fashion::default(),
             stats: stats::PoolStats::default(),
         }
     }
 
     /// A session has got a connection after so long.
     pub(crate) fn note_wait(&mut self, waited: Duration) {
-        let us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
-        self.stats.queue_time.record_us(us);
-        self.stats.wait_us = self.stats.wait_us.saturating_add(us);
+        self.stats.assignments += 1;
+        self.stats.wait_us = self.stats.wait_us.saturating_add(micros(waited));
+    }
+
+    /// PostgreSQL has answered a request.
+    pub(crate) fn note_spans(&mut self, ended: &Ended, spans: Spans) {
+        let stats = &mut self.stats;
+        stats.query_us = stats.query_us.saturating_add(spans.server_us);
+        if ended.session.is_some() {
+            stats.queue_time.record_us(spans.queue_us);
+            stats.pipe_wait_time.record_us(spans.pipe_wait_us);
+            stats.server_time.record_us(spans.server_us);
+            stats.proxy_time.record_us(spans.proxy_us);
+        }
     }
 
     /// Whether something may be due soon.
@@ -259,7 +276,9 @@ impl Shard {
     pub(crate) fn move_to(&mut self, id: ServerId, list: List) {
         let Some(server) = self.servers.get_mut(id) else { return };
         let from = std::mem::replace(&mut server.list, list);
+        let used = server.note_use(self.now, from);
         let Some(pool) = self.pools.get_mut(server.pool.0 as usize) else { return };
+        pool.stats.busy_us = pool.stats.busy_us.saturating_add(micros(used));
         match from {
             List::Idle => pool.idle.retain(|other| *other != id),
             List::Shared => pool.shared.retain(|other| *other != id),

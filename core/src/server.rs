@@ -147,7 +147,6 @@ impl Shard {
 
     /// After the bytes of one turn: work that is done is gone on with.
     pub(crate) fn after_replies(&mut self, io: &mut World<'_>, id: ServerId) {
-        self.settle_times(io.now(), id);
         let Some(server) = self.servers.get(id) else { return };
         if server.has_begun_unasked() {
             self.doubt(io, id, "it began a message that nobody asked for");
@@ -420,6 +419,9 @@ impl Shard {
         for _ in 0..owed {
             failure.write(out, crate::error::Disposition::Keep);
             dbproto::message::backend::write_ready_for_query(out, dbproto::message::backend::TransactionStatus::Idle);
+        }
+        if owed > 0 {
+            self.count_failure(id, &failure);
         }
         self.ready.push_back(id);
     }

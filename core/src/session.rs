@@ -6,7 +6,7 @@ use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use bytes::BytesMut;
 use dbproto::auth::Credentials;
@@ -369,6 +369,9 @@ pub(crate) struct Session {
     /// The end of what has passed of a long Query.
     pub(crate) tail: Option<Vec<u8>>,
     pub(crate) waiting_since: Instant,
+    /// When its last bytes came, and when those of the request did that is the next to be written.
+    pub(crate) came_at: Instant,
+    pub(crate) arrived_at: Instant,
     /// How often the connection was lost under the request that runs.
     pub(crate) losses: u32,
     /// When it last sent something or was answered.
@@ -395,11 +398,6 @@ impl Session {
             self.deallocating = Deallocating::No;
             self.resetting = Resetting::No;
         }
-    }
-
-    /// Its request has waited so long for a server connection.
-    pub(crate) fn note_wait(&mut self, waited: Duration) {
-        self.account.waited_us = u64::try_from(waited.as_micros()).unwrap_or(u64::MAX);
     }
 
     /// Whether how the request ends that is written decides what comes behind it means.
@@ -453,6 +451,8 @@ impl Session {
             stream_left: 0,
             tail: None,
             waiting_since: now,
+            came_at: now,
+            arrived_at: now,
             losses: 0,
             active_at: now,
             flow: Flow::Open,

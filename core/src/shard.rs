@@ -37,11 +37,13 @@ use crate::session::{Phase, Place, Session, SessionId, Start};
 use crate::slab::{Key, Slab, TokenKind};
 use crate::statement::Interner;
 use crate::stock::Stock;
+use crate::stopwatch::Stopwatch;
 use crate::tally::Tallies;
 use crate::tls::TlsState;
 use crate::upstream::{Map, Places};
 
 mod board;
+mod turn;
 
 pub(crate) use board::{Asked, Board};
 
@@ -135,6 +137,8 @@ pub(crate) struct Shard {
     pub(crate) interner: Interner,
     /// How long requests of each kind take.
     pub(crate) paces: Paces,
+    /// Where their times go.
+    pub(crate) times: Stopwatch,
     /// What is counted by statement.
     pub(crate) tallies: Tallies,
     /// Catalogs, for pools that are still to open.
@@ -159,6 +163,8 @@ pub(crate) struct Shard {
     pub(crate) deadlines: Deadlines,
     pub(crate) memory: Memory,
     pub(crate) rng: fastrand::Rng,
+    /// When this turn began.
+    pub(crate) now: Instant,
     pub(crate) stats: ShardStats,
     /// How an administrator has set things.
     pub(crate) levers: Arc<Levers>,
@@ -181,7 +187,7 @@ pub(crate) struct Listener {
 
 impl Shard {
     pub(crate) fn new(config: Arc<Config>, board: Arc<Board>, core: u16, listeners: Vec<Listener>) -> Self {
-        let map = board.directory.map();
+        let (map, now) = (board.directory.map(), Instant::now());
         let is_unix = listeners.iter().map(|listener| listener.is_unix).collect();
         Self {
             tls: Arc::clone(&map.tls),
@@ -195,6 +201,7 @@ impl Shard {
             pool_index: HashMap::new(),
             interner: Interner::default(),
             paces: Paces::default(),
+            times: Stopwatch::new(now),
             tallies: Tallies::new(config.stats.statements),
             news: HashMap::new(),
             hubs: Hubs::default(),
@@ -208,6 +215,7 @@ impl Shard {
             deadlines: Deadlines::default(),
             memory: Memory::default(),
             rng: fastrand::Rng::new(),
+            now,
             stats: ShardStats { core, ..ShardStats::default() },
             levers: Arc::default(),
             serials: 0,
@@ -481,6 +489,7 @@ impl Reactor for Shard {
     }
 
     fn on_event(&mut self, io: &mut dyn Io<Message>, event: Event<'_>) {
+        self.note_turn(io);
         match event {
             Event::Accepted { token, socket } => {
                 let (_, listener) = Key::<Listener>::from_token(token);
@@ -542,6 +551,7 @@ impl Reactor for Shard {
     }
 
     fn on_control(&mut self, io: &mut dyn Io<Message>, message: Message) {
+        self.note_turn(io);
         match message {
             Message::Client(newcomer) => self.adopt(io, newcomer),
             Message::Cancel { index, secret } => self.cancel_session(io, index, &secret),
@@ -562,14 +572,19 @@ impl Reactor for Shard {
             Message::Admin(order) => self.on_order(io, *order),
             Message::Snapshot(reply) => {
                 // the asker may have given up
-                let _sent: Result<(), _> = reply.send(self.take_full_stock());
+                let _sent: Result<(), _> = reply.send(self.take_full_stock(&io.load()));
             }
         }
         self.run_ready(io);
     }
 
     fn on_timer(&mut self, io: &mut dyn Io<Message>) {
+        self.note_turn(io);
         self.on_tick(io);
+    }
+
+    fn on_turn_end(&mut self, now: Instant) {
+        self.settle_times(now);
     }
 
     fn expects(&mut self, now: Instant) -> Expectation {

@@ -39,7 +39,7 @@ const DIRTY_READS_MAX: u32 = 8;
 /// Requests on a pipe from which on another pipe helps; below, waking another backend costs more than waiting.
 const PIPE_DEPTH_GOOD: usize = 8;
 /// What settings that travel with a request cost, in requests.
-const LUGGAGE_COST: usize = 1;
+const LUGGAGE_COST: usize = 8;
 /// From this release on PostgreSQL begins an implicit transaction block for what comes before a Query without a Sync, and does
 /// not end it behind the Query.
 const MAJOR_WITHOUT_MIXING: u32 = 18;
@@ -117,9 +117,19 @@ impl Shard {
             .share_pipes
             .map_or(PIPES_PER_SHARD, |pipes| (pipes as usize).div_ceil(io.shard_count().max(1)));
         let another = best.is_none_or(|(cost, _)| cost >= PIPE_DEPTH_GOOD && pool.shared.len() < busy_max);
-        if another {
+        let same = |id: ServerId| {
+            self.servers.get(id).is_some_and(|server| server.dress.fingerprint() == session.dress.fingerprint())
+        };
+        let travels = best.is_none_or(|(_, server)| !same(server));
+        if another || travels {
             let fitting = pool.idle.iter().rev().filter_map(|other| Some((fits(self.servers.get(*other)?)?, *other)));
-            best = fitting.min_by_key(|(distance, _)| *distance).or(best);
+            let fitting = fitting.min_by_key(|(distance, _)| *distance);
+            best = fitting.filter(|(distance, _)| another || *distance == 0).or(best);
+        }
+        let travels = best.is_some_and(|(_, server)| !same(server));
+        let pool_id = session.pool;
+        if travels && self.is_worth_dressing(io.now(), pool_id, id) {
+            return false;
         }
         best.is_some_and(|(_, server)| self.join(io, id, server))
     }
@@ -154,7 +164,7 @@ impl Shard {
             self.hurry(io);
             self.watch_server(io, server_id);
         }
-        let Self { sessions, servers, interner, pools, stats, tallies, .. } = self;
+        let Self { sessions, servers, interner, pools, stats, tallies, times, .. } = self;
         let (Some(session), Some(server)) = (sessions.get_mut(id), servers.get_mut(server_id)) else { return false };
         let (Some(pool), Some(shareable)) = (pools.get_mut(server.pool.0 as usize), session.shareable) else {
             return false;
@@ -168,8 +178,8 @@ impl Shard {
         let before = out.len();
         let request = input.get(..shareable.len).unwrap_or_default();
         let brings = session.dress.luggage(&server.dress).is_some_and(|mut settings| settings.next().is_some());
-        session.note_wait(now.saturating_duration_since(session.waiting_since));
-        let written = write_shared(Writer::new(session, server, interner, (pool, tallies)), out, request);
+        let written = write_shared(Writer::new(session, server, interner, (pool, tallies), now), out, request);
+        times.on_written(server_id);
         let len = out.len().saturating_sub(before);
         session.input = input;
         session.kind = shareable.kind;
@@ -186,6 +196,7 @@ impl Shard {
             pool.stats.requests_exclusive += 1;
         }
         pool.stats.bytes_to_server += len as u64;
+        pool.fashion.note(session.dress.fingerprint());
         pool.note_wait(now.saturating_duration_since(session.waiting_since));
         match written {
             Ok(counts) => {

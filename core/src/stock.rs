@@ -1,11 +1,14 @@
 //! What a shard has counted, with the gauges as they are now.
 
+use runtime::Load;
 use stats::{PoolStats, ShardStats, StatementStats};
 
+use crate::error::Failure;
 use crate::listen::Hearing;
 use crate::pipe::List;
-use crate::session::{Pin, Place};
+use crate::session::{Pin, Place, SessionId};
 use crate::shard::Shard;
+use crate::stopwatch::micros;
 
 /// All that a shard has counted.
 pub(crate) struct Stock {
@@ -15,10 +18,22 @@ pub(crate) struct Stock {
 }
 
 impl Shard {
-    /// A copy of everything.
-    pub(crate) fn take_full_stock(&self) -> Stock {
-        let (shard, pools) = self.take_stock();
+    /// A copy of everything, with what it has cost so far.
+    pub(crate) fn take_full_stock(&self, load: &Load) -> Stock {
+        let (mut shard, pools) = self.take_stock();
+        shard.busy_us = micros(load.busy);
+        shard.kept_waiting_us = micros(load.kept_waiting);
+        (shard.ring_messages_out, shard.ring_messages_in) = (load.messages_out, load.messages_in);
         Stock { shard, pools, statements: self.take_tallies() }
+    }
+
+    /// A client is told of a failure.
+    pub(crate) fn count_failure(&mut self, id: SessionId, failure: &Failure) {
+        let pool = self.sessions.get(id).filter(|session| session.seat.is_some()).map(|session| session.pool);
+        match pool.and_then(|pool| self.pools.get_mut(pool.0 as usize)) {
+            Some(pool) => pool.stats.count_plane_error(failure.sqlstate().as_bytes()),
+            None => self.stats.count_error(failure.sqlstate().as_bytes()),
+        }
     }
 
     /// A copy of what is counted by statement.
@@ -37,6 +52,10 @@ impl Shard {
             stats.pool_size = u64::from(pool.settings.size);
             stats.permits_held = u64::from(pool.permits);
             stats.clients_waiting = pool.waiting.len() as u64;
+            let longest = pool.waiting.iter().find_map(|id| self.sessions.get(id));
+            stats.maxwait_us =
+                longest.map_or(0, |session| micros(self.now.saturating_duration_since(session.waiting_since)));
+            stats.target = pool.target.whereabouts();
             shard.clients_waiting += stats.clients_waiting;
         }
         for session in self.sessions.values() {
@@ -57,6 +76,9 @@ impl Shard {
         for server in self.servers.values() {
             shard.buffer_bytes += server.input.capacity() as u64;
             let Some(stats) = pools.get_mut(server.pool.0 as usize) else { continue };
+            if server.list.is_in_use() {
+                stats.busy_us += micros(self.now.saturating_duration_since(server.used_since));
+            }
             let pinned =
                 server.holder.and_then(|id| self.sessions.get(id)).is_some_and(|session| session.pin != Pin::No);
             let gauge = match server.list {

@@ -49,8 +49,6 @@ pub(crate) struct Account {
     pub(crate) bound: Tag,
     /// The first of the group that is being sent: its time is the whole group's.
     pub(crate) first: Tag,
-    /// How long the request waited for its connection; counted when its first statement is sent.
-    pub(crate) waited_us: u64,
     pub(crate) failure: Failing,
 }
 
@@ -216,7 +214,7 @@ impl Tallies {
         }
     }
 
-    /// A request has waited so long for its connection.
+    /// A request has waited for so long until it was written.
     pub(crate) fn on_sent(&mut self, pool: PoolId, tag: Tag, waited_us: u64) {
         if let Some(counts) = self.counts(pool, tag) {
             counts.queue_time.record_us(waited_us);
@@ -242,10 +240,10 @@ impl Tallies {
         }
     }
 
-    /// A command was completed, with this tag.
-    pub(crate) fn on_rows(&mut self, pool: PoolId, tag: Tag, command_tag: &[u8]) {
+    /// A command was completed that gave or changed so many.
+    pub(crate) fn on_rows(&mut self, pool: PoolId, tag: Tag, rows: u64) {
         if let Some(counts) = self.counts(pool, tag) {
-            counts.rows = counts.rows.saturating_add(rows_of(command_tag));
+            counts.rows = counts.rows.saturating_add(rows);
         }
     }
 
@@ -302,7 +300,7 @@ fn key_of(pool: PoolId, fingerprint: u64) -> u64 {
 }
 
 /// The number at the end of a command tag, as in `INSERT 0 5`.
-fn rows_of(command_tag: &[u8]) -> u64 {
+pub(crate) fn rows_of(command_tag: &[u8]) -> u64 {
     let tag = command_tag.strip_suffix(b"\0").unwrap_or(command_tag);
     let digits = tag.rsplit(|byte| *byte == b' ').next().unwrap_or_default();
     digits

@@ -1,37 +1,66 @@
-//! `ctl stats`: what the data plane is doing, as tables or JSON.
+//! `ctl stats`: what the data plane is doing, as tables, JSON, a series or text for Prometheus.
 
 use std::io;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::Context as _;
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
-use serde::Serialize;
 use stats::{Hist, PoolStats, Snapshot};
 
 use crate::dev::place;
 use crate::terminal;
+use condition::Condition;
+use print::Form;
+use top::Order;
+
+mod condition;
+mod export;
+mod print;
+mod top;
+mod until;
 
 /// Statements in the table; `ctl admin show statements` and `--json` give all.
 const STATEMENTS_SHOWN: usize = 10;
 const STATEMENT_LEN_SHOWN: usize = 60;
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often `--until` looks, unless told.
+const UNTIL_EVERY: Duration = Duration::from_millis(200);
 
 #[derive(clap::Args)]
 #[command(
     after_help = "Rates are of the time between two looks, everything else is since the data plane's start; with --watch, \
-                        times are of the time between two looks too."
+                  times are of the time between two looks too.\n\n\
+                  A condition compares a field of pool, shard, process or host, as `-o json` has it (`pool.waiting` is \
+                  clients_waiting of all pools together), or a metric of core/METRICS.md, all its series or those with some labels: \
+                  --until 'pool.waiting==0', --until 'optimacore_pool_clients{state=\"active\",user=\"app\"} < 5 && pool.idle > 0'. Exit \
+                  code 6: it did not come to be in time.\n\n\
+                  --export writes optimacore.prom, optimacore-<start>.ndjson, optimacore-<start>.hlog and run.json: docs/export.md."
 )]
 pub(crate) struct Options {
     /// The data plane's statistics socket. Default: that of the `ctl dev` started in this directory.
     #[arg(long, value_name = "PATH")]
     socket: Option<PathBuf>,
-    /// Print JSON: an object with `since_start` and `interval`; with --watch one a line.
-    #[arg(long)]
+    /// As what it is printed.
+    #[arg(long, short, value_enum, default_value_t = Form::Table)]
+    output: Form,
+    /// The same as `-o json`.
+    #[arg(long, conflicts_with = "output")]
     json: bool,
+    /// Only the statements, ordered.
+    #[arg(long, value_name = "ORDER", num_args = 0..=1, default_missing_value = "total", value_enum)]
+    top: Option<Order>,
+    /// Write files into this directory, once, or with --watch until Ctrl-C.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["output", "json", "top", "until"])]
+    export: Option<PathBuf>,
+    /// Wait until this holds, and print nothing.
+    #[arg(long, value_name = "CONDITION", conflicts_with_all = ["output", "json", "top"])]
+    until: Option<Condition>,
+    /// How long to wait for it: seconds, or as in `500ms`, `30s`, `2min`.
+    #[arg(long, value_name = "DURATION", default_value = "30s", requires = "until", value_parser = duration)]
+    timeout: Duration,
     /// Go on, every so many seconds.
     #[arg(long, value_name = "SECONDS", num_args = 0..=1, default_missing_value = "1", value_parser = seconds)]
     watch: Option<Duration>,
@@ -46,11 +75,14 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-#[derive(Serialize)]
-struct Looks<'s> {
-    since_start: &'s Snapshot,
-    /// What happened between the last two looks.
-    interval: Option<&'s Snapshot>,
+/// As in the configuration, or a number of seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    let units = [("ms", 1.0), ("min", 60_000.0), ("s", 1000.0), ("h", 3_600_000.0)];
+    let unit = units.iter().find_map(|(name, ms)| Some((text.strip_suffix(name)?, ms)));
+    let (number, ms) = unit.unwrap_or((text, &1000.0));
+    let ms = number.trim().parse::<f64>().ok().map(|number| number * ms).filter(|ms| (0.0..=8.64e9).contains(ms));
+    ms.map(|ms| Duration::from_secs_f64(ms / 1000.0))
+        .ok_or_else(|| "is no duration such as 500ms, 30s or 2min".to_owned())
 }
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
@@ -58,23 +90,18 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         Some(socket) => socket.clone(),
         None => place::stats_socket(&place::dir(None)?),
     };
-    let mut before = look(&socket)?;
-    loop {
-        thread::sleep(options.watch.unwrap_or(Duration::from_secs(1)));
-        let now = look(&socket)?;
-        let interval = now.since(&before);
-        if options.json {
-            let looks = Looks { since_start: &now, interval: interval.as_ref() };
-            terminal::print(&serde_json::to_string(&looks)?)?;
-        } else {
-            let clear = if options.watch.is_some() { terminal::clear() } else { "" };
-            let times = options.watch.and(interval.as_ref()).unwrap_or(&now);
-            terminal::print(&format!("{clear}{}", picture(&now, interval.as_ref(), times)))?;
-        }
-        if options.watch.is_none() {
-            return Ok(ExitCode::SUCCESS);
-        }
-        before = now;
+    if let Some(condition) = &options.until {
+        return Ok(until::run(&socket, condition, options.timeout, options.watch.unwrap_or(UNTIL_EVERY)));
+    }
+    if let Some(dir) = &options.export {
+        return export::run(&socket, dir, options.watch);
+    }
+    print::run(options, &socket)
+}
+
+impl Options {
+    const fn form(&self) -> Form {
+        if self.json { Form::Json } else { self.output }
     }
 }
 
@@ -94,18 +121,18 @@ fn look(socket: &Path) -> anyhow::Result<Snapshot> {
 }
 
 /// All tables. `interval` gives the rates, `times` the quantiles.
-fn picture(now: &Snapshot, interval: Option<&Snapshot>, times: &Snapshot) -> String {
+fn picture(now: &Snapshot, interval: Option<&Snapshot>, times: &Snapshot, form: Form) -> String {
     let head = format!("optimacore {}, process {}, up {}", now.version, now.pid, age(now.uptime_us / 1_000_000));
     let titled = |title: &str, table: &Table| format!("{}\n{table}", terminal::bold(title));
     let tables = [
         head,
         titled("Shards", &shards(now, interval)),
-        titled("Pools", &pools(now)),
+        titled("Pools", &pools(now, interval)),
         titled("Requests", &requests(now, interval)),
         titled("State", &state(now)),
         titled("Times", &durations(times)),
     ];
-    let heaviest = heaviest(times);
+    let heaviest = heaviest(times, form);
     let tables = tables.into_iter().chain(heaviest.map(|table| titled("Statements", &table))).collect::<Vec<_>>();
     let lines = tables.join("\n\n");
     lines.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
@@ -146,6 +173,10 @@ fn shards(now: &Snapshot, interval: Option<&Snapshot>) -> Table {
         "bytes in/s",
         "out/s",
         "buffers",
+        "busy",
+        "kept waiting",
+        "ring in/s",
+        "out/s",
     ];
     let rows = now.shards.iter().map(|shard| {
         let last = interval.and_then(|interval| interval.shards.iter().find(|other| other.shard == shard.shard));
@@ -164,17 +195,22 @@ fn shards(now: &Snapshot, interval: Option<&Snapshot>) -> Table {
             bytes_rate(|shard| shard.bytes_in),
             bytes_rate(|shard| shard.bytes_out),
             bytes(shard.buffer_bytes),
+            share(interval, last.map(|shard| shard.busy_us)),
+            share(interval, last.map(|shard| shard.kept_waiting_us)),
+            rate(|shard| shard.ring_messages_in),
+            rate(|shard| shard.ring_messages_out),
         ]
     });
     table(&head, 0, rows)
 }
 
-fn pools(now: &Snapshot) -> Table {
+fn pools(now: &Snapshot, interval: Option<&Snapshot>) -> Table {
     let head = [
         "database",
         "user",
         "active",
         "waiting",
+        "longest",
         "pipes",
         "size",
         "idle",
@@ -185,13 +221,19 @@ fn pools(now: &Snapshot) -> Table {
         "cleaning",
         "connects",
         "failed",
+        "in use",
     ];
+    let last = interval.map(Snapshot::pools_total).unwrap_or_default();
     let rows = now.pools_total().into_iter().map(|pool| {
+        let last = last.iter().find(|other| (&other.database, &other.user) == (&pool.database, &pool.user));
+        // of one connection; the pool has several
+        let used = last.and_then(|last| last.busy_us.checked_div(pool.pool_size));
         vec![
             pool.database.clone(),
             pool.user.clone(),
             pool.clients_active.to_string(),
             pool.clients_waiting.to_string(),
+            span(Some(pool.maxwait_us).filter(|_| pool.clients_waiting > 0)),
             pool.permits_held.to_string(),
             pool.pool_size.to_string(),
             pool.servers_idle.to_string(),
@@ -202,6 +244,7 @@ fn pools(now: &Snapshot) -> Table {
             pool.servers_cleaning.to_string(),
             pool.connects.to_string(),
             pool.connect_failures.to_string(),
+            share(interval, used),
         ]
     });
     table(&head, 2, rows)
@@ -221,13 +264,13 @@ fn requests(now: &Snapshot, interval: Option<&Snapshot>) -> Table {
         "to server",
         "from server",
         "errors by class",
+        "ours",
         "limits reached",
     ];
     let last = interval.map(Snapshot::pools_total).unwrap_or_default();
     let rows = now.pools_total().into_iter().map(|pool| {
         let last = last.iter().find(|other| (&other.database, &other.user) == (&pool.database, &pool.user));
         let limits = pool.limits.iter().map(|limit| format!("{} {}", limit.limit, limit.count));
-        let classes = pool.errors.iter().map(|e| format!("{} {}", String::from_utf8_lossy(&e.class), e.count));
         vec![
             pool.database.clone(),
             pool.user.clone(),
@@ -240,7 +283,8 @@ fn requests(now: &Snapshot, interval: Option<&Snapshot>) -> Table {
             pool.wait_timeouts.to_string(),
             bytes(pool.bytes_to_server),
             bytes(pool.bytes_from_server),
-            classes.collect::<Vec<_>>().join(", "),
+            classes(&pool.errors),
+            classes(&pool.plane_errors),
             limits.collect::<Vec<_>>().join(", "),
         ]
     });
@@ -278,20 +322,40 @@ fn state(now: &Snapshot) -> Table {
 }
 
 fn durations(times: &Snapshot) -> Table {
-    let head = ["database", "user", "queue p50", "p95", "p99", "p99.9", "server p50", "p95", "p99", "p99.9"];
+    let head = [
+        "database",
+        "user",
+        "queue p50",
+        "p99",
+        "p99.9",
+        "pipe wait p50",
+        "p99",
+        "p99.9",
+        "server p50",
+        "p95",
+        "p99",
+        "p99.9",
+        "proxy p50",
+        "p99",
+        "p99.9",
+    ];
     let rows = times.pools_total().into_iter().map(|pool| {
         let mut row = vec![pool.database.clone(), pool.user.clone()];
-        for hist in [&pool.queue_time, &pool.server_time] {
-            row.extend([0.5, 0.95, 0.99, 0.999].map(|share| time(hist, share)));
-        }
+        let mut add = |hist: &Hist, shares: &[f64]| row.extend(shares.iter().map(|share| time(hist, *share)));
+        add(&pool.queue_time, &[0.5, 0.99, 0.999]);
+        add(&pool.pipe_wait_time, &[0.5, 0.99, 0.999]);
+        add(&pool.server_time, &[0.5, 0.95, 0.99, 0.999]);
+        add(&pool.proxy_time, &[0.5, 0.99, 0.999]);
         row
     });
     table(&head, 2, rows)
 }
 
 /// The statements on which PostgreSQL has worked longest; none where none are counted.
-fn heaviest(times: &Snapshot) -> Option<Table> {
+fn heaviest(times: &Snapshot, form: Form) -> Option<Table> {
     let all = stats::statement::total(&times.statements);
+    let (count, text_len) =
+        if form == Form::Wide { (usize::MAX, usize::MAX) } else { (STATEMENTS_SHOWN, STATEMENT_LEN_SHOWN) };
     let head = [
         "database",
         "user",
@@ -306,7 +370,7 @@ fn heaviest(times: &Snapshot) -> Option<Table> {
         "queue p99",
         "statement",
     ];
-    let rows = all.iter().take(STATEMENTS_SHOWN).map(|one| {
+    let rows = all.iter().take(count).map(|one| {
         let share = one.shared.saturating_mul(100).checked_div(one.shared.saturating_add(one.exclusive));
         let mut row = vec![one.database.clone(), one.user.clone()];
         row.extend([one.calls, one.rows, one.errors].map(|count| count.to_string()));
@@ -315,11 +379,22 @@ fn heaviest(times: &Snapshot) -> Option<Table> {
         row.extend([0.5, 0.95, 0.99].map(|share| span(one.server_time.quantile(share))));
         row.push(span(one.queue_time.quantile(0.99)));
         let text = one.statement.as_deref().unwrap_or("(all others)");
-        let short: String = text.chars().take(STATEMENT_LEN_SHOWN).collect();
+        let short: String = text.chars().take(text_len).collect();
         row.push(if short.len() < text.len() { short + "…" } else { short });
         row
     });
     (!all.is_empty()).then(|| table_aligned(&head, |column| (2..11).contains(&column), rows))
+}
+
+fn classes(errors: &[stats::ClassCount]) -> String {
+    let classes = errors.iter().map(|e| format!("{} {}", String::from_utf8_lossy(&e.class), e.count));
+    classes.collect::<Vec<_>>().join(", ")
+}
+
+/// How much of the time something lasted.
+fn share(interval: Option<&Snapshot>, us: Option<u64>) -> String {
+    let percent = interval.zip(us).map(|(interval, us)| interval.per_second(us) / 1e4);
+    percent.map_or_else(|| "-".to_owned(), |percent| format!("{percent:.0} %"))
 }
 
 fn rate(interval: Option<&Snapshot>, count: Option<u64>) -> String {
@@ -378,6 +453,7 @@ fn age(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixListener;
+    use std::thread;
 
     use super::*;
     use expect_test::expect;
@@ -414,7 +490,7 @@ mod tests {
             taken_unix_us: 0,
             shards: vec![shard(0), shard(1)],
             pools: vec![pool(0, "ann"), pool(1, "ann"), pool(0, "bob")],
-            statements: Vec::new(),
+            ..Snapshot::default()
         }
     }
 
@@ -426,17 +502,17 @@ mod tests {
             optimacore 0.1.0, process 42, up 1 h 0 min
 
             Shards
-             shard  core  clients  waiting  logins  failed  handed over  messages in/s  out/s  bytes in/s  out/s  buffers
-                 0     0        7        0       0       0            0           6000    0.0     195 KiB    0 B   64 KiB
-                 1     2        7        0       0       0            0           6000    0.0     195 KiB    0 B   64 KiB
+             shard  core  clients  waiting  logins  failed  handed over  messages in/s  out/s  bytes in/s  out/s  buffers  busy  kept waiting  ring in/s  out/s
+                 0     0        7        0       0       0            0           6000    0.0     195 KiB    0 B   64 KiB   0 %           0 %        0.0    0.0
+                 1     2        7        0       0       0            0           6000    0.0     195 KiB    0 B   64 KiB   0 %           0 %        0.0    0.0
 
             Pools
-             database  user  active  waiting  pipes  size  idle  shared  exclusive  pinned  connecting  cleaning  connects  failed
-             shop      ann        0        0      8    20     0       0          0       0           0         0         0       0
-             shop      bob        0        0      4    20     0       0          0       0           0         0         0       0
+             database  user  active  waiting  longest  pipes  size  idle  shared  exclusive  pinned  connecting  cleaning  connects  failed  in use
+             shop      ann        0        0        -      8    20     0       0          0       0           0         0         0       0     0 %
+             shop      bob        0        0        -      4    20     0       0          0       0           0         0         0       0     0 %
 
             Requests
-             database  user  queries/s  shared  exclusive  relayed  retried  cancelled  timed out  to server  from server  errors by class  limits reached
+             database  user  queries/s  shared  exclusive  relayed  retried  cancelled  timed out  to server  from server  errors by class  ours  limits reached
              shop      ann        4400   10000       1000        0        0          0          0        0 B       19 MiB       23 2, 40 2
              shop      bob        2200    5000        500        0        0          0          0        0 B      9.5 MiB
 
@@ -446,10 +522,10 @@ mod tests {
              shop      bob           0      0         0        0        0           0
 
             Times
-             database  user  queue p50  p95  p99  p99.9  server p50    p95    p99   p99.9
-             shop      ann           -    -    -      -       50 ms  95 ms  99 ms  100 ms
-             shop      bob           -    -    -      -       50 ms  95 ms  99 ms  100 ms"#]]
-        .assert_eq(&picture(&now, interval.as_ref(), &now));
+             database  user  queue p50  p99  p99.9  pipe wait p50  p99  p99.9  server p50    p95    p99   p99.9  proxy p50  p99  p99.9
+             shop      ann           -    -      -              -    -      -       50 ms  95 ms  99 ms  100 ms          -    -      -
+             shop      bob           -    -      -              -    -      -       50 ms  95 ms  99 ms  100 ms          -    -      -"#]]
+        .assert_eq(&picture(&now, interval.as_ref(), &now, Form::Table));
     }
 
     #[test]
@@ -471,7 +547,7 @@ mod tests {
         let long = "select ".repeat(20);
         now.statements =
             vec![statement(None, 1_000), statement(Some(&long), 70), statement(Some("select ?"), 5_000_000)];
-        let text = picture(&now, None, &now);
+        let text = picture(&now, None, &now, Form::Table);
         let (_, table) = text.split_once("Statements\n").unwrap();
         expect![[r#"
             Statements
@@ -484,7 +560,7 @@ mod tests {
 
     #[test]
     fn a_restarted_data_plane_has_no_rates() {
-        let text = picture(&snapshot(5, 10), None, &snapshot(5, 0));
+        let text = picture(&snapshot(5, 10), None, &snapshot(5, 0), Form::Table);
         assert!(text.contains("up 0 s") && text.contains('-'), "{text}");
     }
 

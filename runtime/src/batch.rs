@@ -66,6 +66,11 @@ impl Contention {
         Self { schedstat, looked_at: now, kept_waiting: Duration::ZERO, is_contended: true }
     }
 
+    /// How long the thread was kept waiting, when the scheduler was asked last.
+    pub(crate) const fn kept_waiting(&self) -> Duration {
+        self.kept_waiting
+    }
+
     /// The nap to take, if one is worth it.
     pub(crate) fn nap(&mut self, now: Instant, expected: impl FnOnce() -> Expectation) -> Option<Nap> {
         let since = now.saturating_duration_since(self.looked_at);

@@ -184,6 +184,7 @@ fn run<R: Reactor>(
         }
         let overdue = io.close_overdue();
         io.flush();
+        reactor.on_turn_end(std::time::Instant::now());
         let accept = io.accept_again();
         let until = [io.timer, overdue, accept].into_iter().flatten().min();
         let mut timeout = until.map_or(SLEEP_MAX, |at| at.saturating_duration_since(io.now));
@@ -192,6 +193,7 @@ fn run<R: Reactor>(
         }
         let now = io.now;
         let nap = contention.nap(now, || reactor.expects(now)).filter(|nap| nap.longest < timeout);
+        io.kept_waiting = contention.kept_waiting();
         sleep(&mut io, control, timeout, nap)?;
     }
     finish(&mut io, &mut buffers)
@@ -258,6 +260,7 @@ fn drain_messages<R: Reactor>(reactor: &mut R, io: &mut RingIo<R::Message>, cont
                 && let Ok(message) = ring.pop()
             {
                 heard = true;
+                io.heard += 1;
                 reactor.on_message(io, ShardId(u16::try_from(from).unwrap_or(u16::MAX)), message);
             }
         }

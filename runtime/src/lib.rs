@@ -19,5 +19,5 @@ mod uring;
 
 pub use batch::Expectation;
 pub use executor::{Plan, Running, ShardHandle, StartError, launch};
-pub use reactor::{Address, Closed, Event, Io, Reactor, ShardId, SocketId, Tenure, Token};
+pub use reactor::{Address, Closed, Event, Io, Load, Reactor, ShardId, SocketId, Tenure, Token};
 pub use tls::{Agreed, Tls, TlsSide};

@@ -7,7 +7,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::BytesMut;
 
@@ -165,6 +165,19 @@ impl fmt::Display for Closed {
 /// Output that is at or below this many bytes counts as drained.
 pub const LOW_WATER: usize = 64 * 1024;
 
+/// What a shard's work has cost so far, and what has gone over its rings.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Load {
+    /// CPU time of the shard's thread, the kernel's work for it included.
+    pub busy: Duration,
+    /// How long it was ready to run and its core was given to others, as of a tenth of a second ago at most while it works.
+    pub kept_waiting: Duration,
+    /// Messages that other shards were sent.
+    pub messages_out: u64,
+    /// Messages from other shards.
+    pub messages_in: u64,
+}
+
 /// What a shard runs. All calls come on the shard's own thread, one at a time.
 pub trait Reactor: 'static {
     /// What shards and the control side say to each other.
@@ -179,6 +192,10 @@ pub trait Reactor: 'static {
     fn on_control(&mut self, io: &mut dyn Io<Self::Message>, message: Self::Message);
     /// The instant given to [`Io::set_timer`] has passed.
     fn on_timer(&mut self, io: &mut dyn Io<Self::Message>);
+    /// Everything of this turn is done, and what was put out is about to be handed to the kernel; the time is read for this.
+    fn on_turn_end(&mut self, now: Instant) {
+        let _ = now;
+    }
     /// What answers it expects. Asked before it sleeps; it may sleep until several have come (see [`Expectation`]).
     fn expects(&mut self, now: Instant) -> Expectation {
         let _ = now;
@@ -242,6 +259,8 @@ pub trait Io<M> {
     fn post(&mut self, to: ShardId, message: M) -> Result<(), M>;
     /// Asks for one [`Reactor::on_timer`]; replaces what was asked for before.
     fn set_timer(&mut self, at: Option<Instant>);
+    /// What this shard has cost so far.
+    fn load(&self) -> Load;
     /// Ends this shard's loop after this turn.
     fn stop(&mut self);
 }

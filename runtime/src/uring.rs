@@ -16,7 +16,7 @@ use socket2::SockAddr;
 
 use crate::buffer::GROUP;
 use crate::mesh::MeshEnd;
-use crate::reactor::{Address, Io, LOW_WATER, ShardId, SocketId, Tenure, Token};
+use crate::reactor::{Address, Io, LOW_WATER, Load, ShardId, SocketId, Tenure, Token};
 use crate::socket::{Counting, Life, Peer, Receive, Sending, Socket, Sockets, Wanted};
 use crate::tls::{Tls, TlsSide};
 
@@ -79,6 +79,11 @@ pub(crate) struct RingIo<M> {
     pub(crate) now: Instant,
     pub(crate) timer: Option<Instant>,
     pub(crate) running: bool,
+    /// How long the thread was kept from its core.
+    pub(crate) kept_waiting: Duration,
+    /// Messages that came from other shards, and that went to them.
+    pub(crate) heard: u64,
+    posted: u64,
     dirty: Vec<SocketId>,
     ending: Vec<SocketId>,
     leaving: Vec<SocketId>,
@@ -114,6 +119,9 @@ impl<M> RingIo<M> {
             now: Instant::now(),
             timer: None,
             running: true,
+            kept_waiting: Duration::ZERO,
+            heard: 0,
+            posted: 0,
             dirty: Vec::new(),
             ending: Vec::new(),
             leaving: Vec::new(),
@@ -541,10 +549,22 @@ impl<M> Io<M> for RingIo<M> {
     fn post(&mut self, to: ShardId, message: M) -> Result<(), M> {
         let Some(Some(ring)) = self.mesh.outgoing.get_mut(usize::from(to.0)) else { return Err(message) };
         ring.push(message).map_err(|rtrb::PushError::Full(message)| message)?;
+        self.posted += 1;
         if let Some(bell) = self.mesh.doorbells.get(usize::from(to.0)) {
             bell.ring();
         }
         Ok(())
+    }
+
+    fn load(&self) -> Load {
+        let used = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
+        let seconds = u64::try_from(used.tv_sec).unwrap_or_default();
+        Load {
+            busy: Duration::new(seconds, u32::try_from(used.tv_nsec).unwrap_or_default()),
+            kept_waiting: self.kept_waiting,
+            messages_out: self.posted,
+            messages_in: self.heard,
+        }
     }
 
     fn set_timer(&mut self, at: Option<Instant>) {

@@ -123,6 +123,12 @@ impl PlaneBuilder {
         self.set("stats", "statements", i64::from(count).into())
     }
 
+    /// A key of `[stats]`.
+    #[must_use]
+    pub fn stat(self, key: &str, value: &str) -> Self {
+        self.set("stats", key, value.into())
+    }
+
     /// `log.level`.
     #[must_use]
     pub fn log(self, level: &str) -> Self {

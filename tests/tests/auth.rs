@@ -5,6 +5,7 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::process::Output;
 use std::time::{Duration, Instant};
 
 use dbproto::auth::ClientAuth;
@@ -138,6 +139,31 @@ fn what_a_scram_login_shows_opens_the_server_connection() {
 }
 
 #[test]
+fn keys_that_a_login_has_shown_are_kept_across_a_reload_and_lost_with_the_password() {
+    let cluster = cluster_with_users("host all all all scram-sha-256\n");
+    let plane = looking_up(&cluster).console("admin_users", &["postgres"]).pool("size", 2).start();
+    let end_all = || {
+        cluster.sql("select pg_terminate_backend(pid, 10000) from pg_stat_activity where usename = 'ann'");
+    };
+    let mut client = plane.try_client("ann", "app", Some("right")).unwrap();
+    assert_eq!(client.query("select current_user").good().value(), "ann");
+    let mut admin = plane.try_client("postgres", "optimacore", None).unwrap();
+    for _ in 0..2 {
+        plane.edit_config(|text| text.replacen("size = 2", "size = 3", 1));
+        assert_eq!(admin.query("RELOAD").commands(), ["RELOAD"]);
+        end_all();
+        wait_until("a new connection serves it", || {
+            client.query("select current_user").rows() == [[Some("ann".to_owned())]]
+        });
+    }
+    cluster.sql("alter role ann password 'changed'");
+    end_all();
+    wait_until("the old keys fit no more", || client.query("select 1").code() == "08006");
+    let again = || outcome(plane.try_client("ann", "app", Some("changed")));
+    wait_until("the new password is known", || again() == "in as ann to app");
+}
+
+#[test]
 fn what_an_md5_login_shows_opens_the_server_connection() {
     let cluster = cluster_with_users("host all all all md5\n");
     // with one connection only one shard has the pool, and the other hands its clients on
@@ -226,17 +252,52 @@ fn while_users_cannot_be_looked_up_the_known_are_served_and_the_rest_are_told() 
 
 #[test]
 fn unix_sockets_know_who_is_there() {
-    let me = harness::program::run_well(harness::program::command("id".as_ref()).arg("-un"), b"");
+    let me = who_am_i();
     let plane = Plane::before(Cluster::shared()).user_named(&me).rule("local", "all", "", "peer").start();
-    let psql = |user: &str| {
-        let mut psql = harness::program::command(&harness::program::postgres("psql"));
-        psql.args(["-XAtw", "-h", &plane.socket_dir().display().to_string(), "-p", &plane.port().to_string()]);
-        harness::program::run(psql.args(["-U", user, "-d", "postgres", "-c", "select 'in'"]), b"")
-    };
+    let psql = |user: &str| psql_by_socket(&plane, user);
     let own = psql(&me);
-    assert_eq!(String::from_utf8_lossy(&own.stdout).trim(), "in", "{own:?}");
+    assert!(own.status.success(), "{own:?}");
     let other = psql(if me == "postgres" { "nobody" } else { "postgres" });
     assert!(String::from_utf8_lossy(&other.stderr).contains("Peer authentication failed for user"), "{other:?}");
+}
+
+fn who_am_i() -> String {
+    harness::program::run_well(harness::program::command("id".as_ref()).arg("-un"), b"")
+}
+
+fn psql_by_socket(plane: &Plane, user: &str) -> Output {
+    let mut psql = harness::program::command(&harness::program::postgres("psql"));
+    psql.args(["-XAtw", "-h", &plane.socket_dir().display().to_string(), "-p", &plane.port().to_string()]);
+    harness::program::run(psql.args(["-U", user, "-d", "postgres", "-c", "select current_user"]), b"")
+}
+
+#[test]
+fn a_map_says_as_whom_somebody_at_the_socket_may_come_in() {
+    let cluster = cluster_with_users("host all all all trust\n");
+    let (_rules, rules) = private("hba", "local all ann,bob,carol peer map=staff\n");
+    let me = who_am_i();
+    let (_maps, maps) = private("ident", &format!("staff {me} ann\nstaff /^(.).*$ bo\\1\nstaff nobody_else carol\n"));
+    let plane = Plane::before(&cluster).as_the_client().own_users();
+    let plane = ["ann", "bob", "carol"].into_iter().fold(plane, PlaneBuilder::user_named);
+    let plane = plane.auth("hba_file", rules.display().to_string()).auth("ident_file", maps.display().to_string());
+    let plane = plane.start();
+    let outcome = |user| {
+        let out = psql_by_socket(&plane, user);
+        let told = String::from_utf8_lossy(&out.stderr).into_owned();
+        if out.status.success() { String::from_utf8_lossy(&out.stdout).trim().to_owned() } else { told }
+    };
+    assert_eq!(outcome("ann"), "ann");
+    let bob = outcome("bob");
+    assert_eq!(bob == "bob", me.starts_with('b'), "{bob}");
+    assert!(outcome("carol").contains("Peer authentication failed for user \"carol\""));
+}
+
+#[test]
+fn a_rule_with_a_map_that_is_not_there_is_refused_at_the_start() {
+    let (_rules, rules) = private("hba", "local all all peer map=stuff\n");
+    let plane = Plane::before(Cluster::shared()).auth("hba_file", rules.display().to_string());
+    let told = plane.fail_to_start();
+    assert!(told.contains("hba:1: there is no map \"stuff\" in auth.ident_file"), "{told}");
 }
 
 #[test]

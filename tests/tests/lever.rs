@@ -490,3 +490,40 @@ fn ctl_asks_the_console() {
     assert_eq!((code, out.as_str()), (Some(0), "SHUTDOWN\n"));
     assert_eq!(ctl(&["show", "pools"]).0, Some(1));
 }
+
+#[test]
+fn a_pause_takes_the_reserve_too_and_it_comes_back_for_those_who_wait() {
+    let database = Cluster::shared().make_database();
+    let plane = builder().pool("size", 1).pool("reserve_pool_size", 1).pool("reserve_pool_timeout", "100ms").start();
+    let (mut admin, mut onlooker) = (console(&plane), console(&plane));
+    let (mut served, mut kept) = ([plane.client(&database), plane.client(&database)], plane.client(&database));
+    for client in &mut served {
+        client.query("BEGIN").good();
+    }
+    assert_eq!(plane.pool(&database).servers_exclusive, 2, "size and reserve are in use");
+    kept.send(Request::new().query("BEGIN").bytes());
+    wait_until("the third waits", || waiting(&plane, &database) == 1);
+    admin.send(Request::new().query("PAUSE").bytes());
+    wait_until("it is paused", || find(&rows(&mut onlooker, "SHOW STATE"), "key", "paused")["value"] == "yes");
+    // whoever has one ends its transaction, whoever waits goes on waiting
+    for client in &mut served {
+        client.query("COMMIT").good();
+    }
+    assert_eq!(admin.reply().commands(), ["PAUSE"]);
+    assert_eq!((backends(&database), waiting(&plane, &database)), ("0".into(), 1));
+    for client in &mut served {
+        client.send(Request::new().query("BEGIN").bytes());
+    }
+    wait_until("all wait", || waiting(&plane, &database) == 3);
+    order(&mut onlooker, "RESUME");
+    wait_until("size and reserve are in use again", || plane.pool(&database).servers_exclusive == 2);
+    std::thread::scope(|scope| {
+        for client in served.iter_mut().chain([&mut kept]) {
+            scope.spawn(|| {
+                client.reply().good();
+                client.query("COMMIT").good();
+            });
+        }
+    });
+    wait_until("the reserve is given back", || plane.pool(&database).permits_held == 1);
+}

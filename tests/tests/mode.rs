@@ -112,3 +112,26 @@ fn a_connect_query_that_fails_is_told_and_its_connections_are_not_used() {
     assert!(message.contains("connect_query leaves a transaction open"), "{message}");
     assert_eq!(plane.client("right").query("select 'served'").good().value(), "served");
 }
+
+#[test]
+fn a_home_with_a_connect_query_is_cleaned_back_to_it() {
+    let database = Cluster::shared().make_database();
+    let query = "set app.made to 'by connect_query'; set work_mem to '7MB'";
+    let keys = [("dbname", database.into()), ("connect_query", query.into())];
+    let plane = before().database("made", &keys).pool("size", 1).start();
+    let made = "select current_setting('app.made', true) || ' ' || current_setting('work_mem')";
+    let (mut owner, mut other) = (plane.client("made"), plane.client("made"));
+    // what it may have left there is asked for when somebody else needs the connection: nothing first, then a lock
+    owner.query("do $$ begin perform set_config('work_mem', '9MB', false); end $$").good();
+    assert_eq!(other.query(made).good().value(), "by connect_query 7MB");
+    assert_eq!(owner.query(made).good().value(), "by connect_query 9MB");
+    owner.query("select pg_advisory_lock(1)").good();
+    other.send(Request::new().query(made).bytes());
+    wait_until("the other waits for the home", || plane.pool("made").clients_waiting == 1);
+    assert_eq!(owner.query(made).good().value(), "by connect_query 9MB");
+    owner.query("select pg_advisory_unlock(1)").good();
+    assert_eq!(other.reply().good().value(), "by connect_query 7MB");
+    assert_eq!(owner.query(made).good().value(), "by connect_query 9MB");
+    drop(owner);
+    assert_eq!(other.query(made).good().value(), "by connect_query 7MB");
+}

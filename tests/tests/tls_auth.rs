@@ -89,6 +89,21 @@ fn method_cert_lets_in_whom_the_certificate_names_and_nobody_else() {
 }
 
 #[test]
+fn a_map_says_as_whom_the_owner_of_a_certificate_may_come_in() {
+    let place = Place::new();
+    let rules = place.files.put("hba", "hostssl all all all cert map=people\n");
+    let maps = place.files.put("ident", &format!("people /^(.*)@example\\.com$ {SUPERUSER}\n"));
+    let plane = place.plane("verify-ca", &[("client_ca", &place.ca)]).auth("hba_file", rules).auth("ident_file", maps);
+    let plane = plane.start();
+    let known = place.identity("ann@example.com");
+    assert_eq!(run_well(&mut place.psql(&plane, "verify-full", Some(&known)), b"select current_user"), SUPERUSER);
+    for other in ["ann@example.org", SUPERUSER] {
+        let told = refusal(&mut place.psql(&plane, "verify-full", Some(&place.identity(other))));
+        assert!(told.contains("certificate authentication failed"), "{other}: {told}");
+    }
+}
+
+#[test]
 fn keys_and_lookups_pass_through_tls_on_both_sides() {
     let (place, cluster) = (Place::new(), Cluster::start());
     let own = place.authority.sign(&Wanted { names: &["localhost"], ..Wanted::default() });

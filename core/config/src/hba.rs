@@ -9,6 +9,7 @@ use std::net::IpAddr;
 use regex_lite::Regex;
 
 pub(crate) mod file;
+pub(crate) mod map;
 pub(crate) mod own;
 pub(crate) mod row;
 pub(crate) mod token;
@@ -19,6 +20,7 @@ pub struct Rules {
     rows: Vec<Rule>,
     /// Addresses of this machine with their networks; empty unless a row asks for them.
     own: Vec<Network>,
+    maps: map::Maps,
 }
 
 /// One row.
@@ -32,6 +34,8 @@ pub struct Rule {
     databases: Vec<DatabaseName>,
     users: Vec<UserName>,
     from: From,
+    /// Which map says as whom those may come in that a certificate or the operating system names. Without: as that name.
+    map: Option<String>,
 }
 
 /// How a client proves who it is.
@@ -182,15 +186,30 @@ impl fmt::Display for Visitor<'_> {
 }
 
 impl Rules {
-    pub(crate) fn new(rows: Vec<Rule>) -> std::io::Result<Self> {
+    pub(crate) fn new(rows: Vec<Rule>, maps: map::Maps) -> std::io::Result<Self> {
         let ask = rows.iter().any(|row| matches!(row.from, From::SameHost | From::SameNet));
-        Ok(Self { own: if ask { own::networks()? } else { Vec::new() }, rows })
+        Ok(Self { own: if ask { own::networks()? } else { Vec::new() }, rows, maps })
     }
 
     /// The row that decides, if there is one.
     #[must_use]
     pub fn judge(&self, visitor: &Visitor<'_>) -> Option<&Rule> {
         self.rows.iter().find(|row| row.fits(visitor, &self.own))
+    }
+
+    /// Whether by this row somebody whom a certificate or the operating system names so may come in as this user.
+    #[must_use]
+    pub fn allow(&self, row: &Rule, system: &str, user: &str) -> bool {
+        match &row.map {
+            Some(map) => self.maps.allow(map, system, user),
+            None => system == user,
+        }
+    }
+
+    /// Names of maps that rows ask for and that are not there, each with the place of its row.
+    pub(crate) fn missing_maps(&self) -> impl Iterator<Item = (&str, &str)> {
+        let asked = self.rows.iter().filter_map(|row| Some((row.place.as_str(), row.map.as_deref()?)));
+        asked.filter(|(_, map)| !self.maps.has(map))
     }
 
     /// The rows.

@@ -14,6 +14,7 @@ pub mod pgbouncer;
 mod promise;
 mod read;
 mod secret;
+mod statistics;
 mod timeout;
 mod tls;
 mod upstream;
@@ -30,6 +31,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use key::reference;
 pub use listing::{Diff, Difference, Effect, Entry};
 pub use promise::{SequenceState, ServerClean};
+pub use statistics::Stats;
 pub use timeout::{Timeout, TimeoutOverrides, Timeouts};
 pub use tls::{ListenTls, Proof, ProofList, ServerProtocol, ServerTls, TlsMode};
 pub use upstream::{Dns, Host, SessionAttrs, Upstream, look_up};
@@ -126,21 +128,6 @@ impl Default for Limits {
             shutdown_timeout: Duration::from_secs(30),
             memory: None,
         }
-    }
-}
-
-/// `[stats]`.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Stats {
-    /// The Unix socket that gives out statistics. Default: none.
-    pub socket: Option<PathBuf>,
-    /// Statements that each shard counts singly; none if 0. Default 500.
-    pub statements: u32,
-}
-
-impl Default for Stats {
-    fn default() -> Self {
-        Self { socket: None, statements: 500 }
     }
 }
 

@@ -125,6 +125,9 @@ impl Config {
         out.push(entry("dns.nxdomain_ttl", duration(self.dns.nxdomain_ttl)));
         optional(&mut out, "stats.socket", self.stats.socket.as_ref().map(|path| path.display()));
         out.push(entry("stats.statements", self.stats.statements));
+        optional(&mut out, "stats.export_dir", self.stats.export_dir.as_ref().map(|path| path.display()));
+        out.push(entry("stats.export_interval", duration(self.stats.export_interval)));
+        out.push(entry("stats.export_size_max", size(self.stats.export_size_max)));
         out.push(entry("log.level", self.log.level.name()));
         out.push(entry("admin.admin_users", list(&self.admin.admin_users)));
         out.push(entry("admin.stats_users", list(&self.admin.stats_users)));
@@ -515,7 +518,7 @@ mod tests {
     fn every_key_of_the_reference_is_in_the_listing() {
         let source = [include_str!("listing.rs"), include_str!("listing/secure.rs")].concat();
         // of files with secrets and of rules what they say is compared
-        let is_by_content = |name: &str| name == "hba_file" || name.ends_with("password_file");
+        let is_by_content = |name: &str| matches!(name, "hba_file" | "ident_file") || name.ends_with("password_file");
         for section in crate::key::SECTIONS.iter().filter(|section| section.name != "hba") {
             let keys = section.keys.iter().filter(|key| !matches!(key.name, "name" | "pool"));
             for key in keys.filter(|key| !is_by_content(key.name)) {

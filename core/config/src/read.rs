@@ -188,6 +188,9 @@ fn stats(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Stats {
     Stats {
         socket: reader.read(&table, "socket", value::socket),
         statements: reader.read(&table, "statements", value::statements).unwrap_or(default.statements),
+        export_dir: reader.read(&table, "export_dir", value::file),
+        export_interval: reader.read(&table, "export_interval", value::pause).unwrap_or(default.export_interval),
+        export_size_max: reader.read(&table, "export_size_max", value::memory).unwrap_or(default.export_size_max),
     }
 }
 

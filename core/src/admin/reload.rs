@@ -21,6 +21,13 @@ impl Desk {
         }
         self.herald.reloading();
         let outcome = self.read_anew();
+        self.board.events.tell(
+            "reload",
+            &match &outcome {
+                Ok(notices) => notices.join("; "),
+                Err(refusal) => format!("changed nothing: {}", refusal.message),
+            },
+        );
         let status = format!("Clients come to {}", self.places);
         self.herald.ready(&match &outcome {
             Ok(_) => status,

@@ -68,7 +68,7 @@ impl Figures {
 
 fn sums(stats: &PoolStats) -> Sums {
     [
-        stats.queue_time.count(),
+        stats.assignments,
         stats.transactions,
         stats.requests(),
         stats.bytes_to_server,
@@ -286,8 +286,9 @@ impl Facts<'_> {
             [
                 ("max_client_conn", of.limits.max_client_connections.to_string(), "limits."),
                 ("default_pool_size", of.pool.size.to_string(), "pool."),
-                ("min_pool_size", "0".to_owned(), ""),
-                ("reserve_pool_size", "0".to_owned(), ""),
+                ("min_pool_size", of.pool.min_pool_size.to_string(), "pool."),
+                ("reserve_pool_size", of.pool.reserve_pool_size.to_string(), "pool."),
+                // bounds of this kind are a database's or a user's own
                 ("max_db_connections", "0".to_owned(), ""),
                 ("max_user_connections", "0".to_owned(), ""),
                 ("pool_mode", of.pool.mode.name().to_owned(), "pool."),

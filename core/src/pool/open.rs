@@ -17,6 +17,9 @@ use crate::upstream::Places;
 
 /// Pools a shard keeps; a database `*` lets clients ask for any name.
 const POOLS_MAX: usize = 4096;
+/// Pools whose times are told apart to three digits, which takes up to 272 KiB of each; those of later ones to a thirtieth, in
+/// 11 KiB at most.
+const FINE_POOLS_MAX: usize = 64;
 
 /// This shard's part of `size` permits: shares differ by one at most, and which shards have one more depends on the pool, so
 /// that small pools do not all live on the first shard.
@@ -105,6 +108,9 @@ impl Shard {
         pool.minor = found.tls.protocol.minor();
         pool.paused = self.levers.pauses(database);
         pool.stats.shard = self.stats.shard;
+        if self.pools.len() >= FINE_POOLS_MAX {
+            pool.stats.grade(stats::Grade::Coarse);
+        }
         pool.common = self.board.bounds.common(&key);
         let user_number = self.board.bounds.user(user);
         pool.supply.bound = Bound { database: number, user: user_number };

@@ -24,6 +24,7 @@ use crate::session::setting::Setting;
 use crate::session::{Carrying, Deallocating, Resetting, Session, SessionId, Unnamed};
 use crate::shard::{Shard, World};
 use crate::statement::Interner;
+use crate::stopwatch::{Ended, Flight, Stopwatch};
 use crate::tally::{Ending, Tag, Tallies};
 
 mod command;
@@ -231,14 +232,14 @@ impl Shard {
             }));
         }
         let now = io.now();
-        let Self { servers, sessions, pools, paces, interner, tallies, .. } = self;
+        let Self { servers, sessions, pools, paces, interner, tallies, times, .. } = self;
         let Some(server) = servers.get_mut(id) else { return Err(String::new()) };
         let outcome =
             server.pipeline.handle_backend(head.tag, body.first().copied()).map_err(|error| error.to_string())?;
         let to = server.head_session();
         let Some(pool) = pools.get_mut(server.pool.0 as usize) else { return Err(String::new()) };
         let session = to.and_then(|id| sessions.get_mut(id));
-        let mut reply = Reply { server, session, to, pool, paces, interner, tallies };
+        let mut reply = Reply { id, server, session, to, pool, paces, interner, tallies, times };
         let placed = match outcome {
             Outcome::Asynchronous => reply.asynchronous(head.tag, body),
             Outcome::Part(audience) => reply.part(audience, head.tag, body),
@@ -298,6 +299,7 @@ impl Shard {
 
 /// One message, and everything it may change.
 struct Reply<'a> {
+    id: ServerId,
     server: &'a mut Server,
     /// The session at the head, unless it has left.
     session: Option<&'a mut Session>,
@@ -306,6 +308,7 @@ struct Reply<'a> {
     paces: &'a mut Paces,
     interner: &'a mut Interner,
     tallies: &'a mut Tallies,
+    times: &'a mut Stopwatch,
 }
 
 impl Reply<'_> {
@@ -492,18 +495,20 @@ impl Reply<'_> {
             return Err("a shared request left a transaction open".to_owned());
         }
         let since = self.server.head_since;
+        let flight = self.server.flights.pop(self.server.pipeline.ready_count());
+        let flight = flight.unwrap_or_else(|| Flight::new(since, 0));
         self.server.note_ready(now);
         let shared = self.server.in_flight.pop_front();
-        let began = shared.as_ref().map_or(since, |request| request.written_at.max(since));
-        let reply_len = std::mem::take(&mut self.server.reply_len);
+        let began = flight.written.max(since);
+        let len = std::mem::take(&mut self.server.reply_len);
         if owed.audience == Audience::Client {
-            let took = now.saturating_duration_since(began);
-            self.paces
-                .note_any(shared.as_ref().map_or(took, |request| now.saturating_duration_since(request.written_at)));
+            let written = shared.as_ref().map_or(began, |request| request.written_at);
+            self.paces.note_any(now.saturating_duration_since(written));
             self.note_transaction(status, began, now);
             let kind = self.session.as_deref_mut().map_or(0, |session| std::mem::take(&mut session.kind));
             let tag = self.count_ready(owed);
-            self.paces.on_end(kind, tag, reply_len, began);
+            let (server, pool, session) = (self.id, self.server.pool, self.to.filter(|_| self.session.is_some()));
+            self.times.on_ended(Ended { server, pool, session, flight, due: began, kind, tag, len });
         }
         if self.server.catalog_touched && status == TransactionStatus::Idle {
             self.server.catalog_touched = false;
@@ -518,6 +523,7 @@ impl Reply<'_> {
         }
         let ends = shared.map(|request| request.owner);
         if owed.audience == Audience::Client && self.begin_again() == Again::Yes {
+            self.times.on_unheard();
             return Ok(Placed { ends, again: Again::Yes, ..Placed::NOWHERE });
         }
         let instead = self.refuse_transaction(owed);
@@ -525,9 +531,13 @@ impl Reply<'_> {
     }
 
     /// In statement mode a transaction may not outlast its request.
-    fn refuse_transaction(&self, owed: Owed) -> Option<BytesMut> {
+    fn refuse_transaction(&mut self, owed: Owed) -> Option<BytesMut> {
         let open = self.server.status != TransactionStatus::Idle && owed.audience == Audience::Client;
-        (open && self.pool.settings.mode == config::PoolMode::Statement).then(refusal)
+        if !open || self.pool.settings.mode != config::PoolMode::Statement {
+            return None;
+        }
+        self.pool.stats.count_plane_error(b"0A000");
+        Some(refusal())
     }
 
     /// A request that changed settings is done: they are the session's from now on.

@@ -19,7 +19,7 @@ use crate::error::{Admission, Failure};
 use crate::pool::{Lending, PoolId};
 use crate::replication::Kind;
 use crate::session::secure::Transport;
-use crate::session::{Authenticating, Gate, Machine, Phase, SessionId, Start, Way};
+use crate::session::{Authenticating, Gate, Machine, Phase, Session, SessionId, Start, Way};
 use crate::shard::{Shard, World};
 use crate::slab::{Key, TokenKind};
 use crate::throttle::Turn;
@@ -32,6 +32,20 @@ fn mock_method(way: Way, known: Kinds) -> Method {
     let Kinds { scram, md5, plain } = known;
     let (scram, md5) = if way == Way::Md5 { (scram, md5 + plain) } else { (scram + plain, md5) };
     if scram == 0 && md5 > 0 { Method::Md5 } else { Method::Scram }
+}
+
+/// Who a client says it is, and from where it comes.
+fn visitor<'s>(session: Option<&Session>, start: &'s Start) -> Visitor<'s> {
+    let origin = match (session.and_then(|session| session.peer), session.map(|session| session.transport)) {
+        (None, _) => Origin::Local,
+        (Some(peer), Some(Transport::Secured)) => Origin::Tls(peer),
+        (Some(peer), Some(Transport::Clear(_) | Transport::Handshaking(_)) | None) => Origin::Plain(peer),
+    };
+    let purpose = match start.replication.kind() {
+        Some(Kind::Physical) => Purpose::Replication,
+        Some(Kind::Logical) | None => Purpose::Database,
+    };
+    Visitor { user: &start.user, database: &start.database, purpose, origin }
 }
 
 impl Shard {
@@ -76,17 +90,7 @@ impl Shard {
             };
             return Ok(if trusted { Way::Trust } else { Way::Own });
         };
-        let origin = match (peer, session.map(|session| session.transport)) {
-            (None, _) => Origin::Local,
-            (Some(peer), Some(Transport::Secured)) => Origin::Tls(peer),
-            (Some(peer), Some(Transport::Clear(_) | Transport::Handshaking(_)) | None) => Origin::Plain(peer),
-        };
-        let purpose = match start.replication.kind() {
-            Some(Kind::Physical) => Purpose::Replication,
-            Some(Kind::Logical) | None => Purpose::Database,
-        };
-        let visitor = Visitor { user: &start.user, database: &start.database, purpose, origin };
-        let user = || start.user.clone();
+        let visitor = visitor(session, start);
         let row = rules.judge(&visitor).ok_or_else(|| Admission::NoRule { visitor: visitor.to_string() })?;
         match row.method {
             hba::Method::Trust => Ok(Way::Trust),
@@ -101,10 +105,19 @@ impl Shard {
             // it has been judged in the handshake, so it is its authority's word for who the client is
             hba::Method::Cert => {
                 let certified = session.and_then(|session| session.certified.as_deref());
-                let user = user();
-                if certified == Some(&user) { Ok(Way::Trust) } else { Err(Admission::CertificateFailed { user }) }
+                let allowed = certified.is_some_and(|name| rules.allow(row, name, &start.user));
+                let failed = || Admission::CertificateFailed { user: start.user.clone() };
+                if allowed { Ok(Way::Trust) } else { Err(failed()) }
             }
         }
+    }
+
+    /// Whether the rules let somebody in as the user that it asked to be, whom the operating system names so.
+    fn is_mapped(&self, id: SessionId, system_user: &str) -> bool {
+        let (Some(session), Some(rules)) = (self.sessions.get(id), &self.config.auth.rules) else { return false };
+        let Phase::Authenticating(login) = &session.phase else { return false };
+        let row = rules.judge(&visitor(Some(session), &login.start));
+        row.is_some_and(|row| rules.allow(row, system_user, &login.start.user))
     }
 
     /// What is known of a user without asking anybody.
@@ -136,6 +149,7 @@ impl Shard {
     /// It is known who the user is; gives whether there may be more to do.
     fn on_account(&mut self, io: &mut World<'_>, id: SessionId, account: Account, system_user: Option<String>) -> bool {
         let (known, key) = (self.config.auth.kinds, self.board.mock_key);
+        let mapped = system_user.is_some_and(|name| self.is_mapped(id, &name));
         let Some(session) = self.sessions.get_mut(id) else { return false };
         let Phase::Authenticating(login) = &mut session.phase else { return false };
         let Machine::Looking(way) = login.machine else { return false };
@@ -149,7 +163,7 @@ impl Shard {
             }
         };
         let refusal = match way {
-            Way::Peer if system_user.as_deref() != Some(&user) => Some(Admission::PeerFailed { user: user.clone() }),
+            Way::Peer if !mapped => Some(Admission::PeerFailed { user: user.clone() }),
             Way::Peer | Way::Trust if role.is_none() => Some(Admission::UnknownRole { user: user.clone() }),
             Way::Peer | Way::Trust | Way::Own | Way::Scram | Way::Md5 | Way::Cleartext => None,
         };

@@ -149,6 +149,10 @@ impl Shard {
         session.input.extend_from_slice(bytes);
         session.record.requested_at = io.now();
         session.active_at = io.now();
+        session.came_at = io.now();
+        if matches!(session.place, Place::Exclusive(_)) {
+            session.arrived_at = session.came_at;
+        }
         self.process(io, id);
     }
 
@@ -227,6 +231,7 @@ impl Shard {
             self.end_session(io, id, Some(&Failure::Shutdown));
             return false;
         }
+        session.arrived_at = session.came_at;
         match scan(&session.input) {
             Ok(Scan::Incomplete) => false,
             Ok(Scan::Request(len)) => {
@@ -345,6 +350,8 @@ impl Shard {
             return;
         }
         failure.write(io.output(session.socket), Disposition::Keep);
+        self.count_failure(id, failure);
+        let Some(session) = self.sessions.get_mut(id) else { return };
         let len = match scan(&session.input) {
             Ok(Scan::Request(len)) => Some(len),
             Ok(Scan::Stream) => match frame::head(&session.input) {
@@ -390,6 +397,7 @@ impl Shard {
         let socket = session.socket;
         if let Some(failure) = failure.filter(|_| !self.is_within_message(id)) {
             failure.write(io.output(socket), Disposition::Close);
+            self.count_failure(id, failure);
         }
         io.close_after_output(socket);
         self.leave(io, id);

@@ -6,6 +6,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Instant;
 
 use bytes::{Buf as _, BytesMut};
 use dbproto::frame::{self, Frame, FrameHead, HEAD_LEN};
@@ -18,7 +19,7 @@ use crate::error::Failure;
 use crate::listen::Hearing;
 use crate::pipe::{Before, Cancel, Flow, Mark, Server, ServerId, ServerUnnamed};
 use crate::pool::Pool;
-use crate::server::{SERVER_HIGH_WATER, lose};
+use crate::server::SERVER_HIGH_WATER;
 use crate::session::hazard::{foreign, search_passing};
 use crate::session::request::{REQUEST_LEN_MAX, is_frontend};
 use crate::session::setting::Setting;
@@ -93,7 +94,7 @@ impl Shard {
         server_id: ServerId,
         input: &mut BytesMut,
     ) -> Result<(), Option<Failure>> {
-        let Self { sessions, servers, interner, pools, stats, tallies, .. } = self;
+        let Self { sessions, servers, interner, pools, stats, tallies, times, .. } = self;
         let (Some(session), Some(server)) = (sessions.get_mut(id), servers.get_mut(server_id)) else {
             return Ok(());
         };
@@ -103,7 +104,8 @@ impl Shard {
         // whether the next one may run, and where, is known when this one has ended
         let one_by_one = pool.settings.mode == config::PoolMode::Statement
             || session.ears.as_ref().is_some_and(|ears| ears.hearing == Hearing::Line);
-        let mut writer = Writer::new(session, server, interner, (pool, tallies));
+        times.on_written(server_id);
+        let mut writer = Writer::new(session, server, interner, (pool, tallies), io.now());
         while !input.is_empty() && writer.session.barrier == Barrier::Open && writer.server.cancel == Cancel::None {
             let out = io.output(writer.server.socket);
             if writer.session.stream_left > 0 {
@@ -182,6 +184,7 @@ pub(crate) struct Writer<'a> {
     server: &'a mut Server,
     interner: &'a mut Interner,
     tallies: &'a mut Tallies,
+    now: Instant,
     /// Statements the connection may have prepared.
     limit: usize,
     /// What texts are judged by; none where nothing can be concluded.
@@ -228,6 +231,7 @@ impl<'a> Writer<'a> {
         server: &'a mut Server,
         interner: &'a mut Interner,
         (pool, tallies): (&'a Pool, &'a mut Tallies),
+        now: Instant,
     ) -> Self {
         let usual = session.reading == Reading::Usual && session.pin == Pin::No && session.home.is_none();
         let catalog = pool.catalog().filter(|_| usual);
@@ -237,6 +241,7 @@ impl<'a> Writer<'a> {
             server,
             interner,
             tallies,
+            now,
             limit,
             catalog,
             catalog_state: pool.catalog_state(),
@@ -358,16 +363,6 @@ impl Writer<'_> {
         match written {
             Err(MessageError::Malformed) if self.judged == Judged::Here => self.refuse(out, message.tag),
             Ok(()) | Err(MessageError::Malformed | MessageError::TooLong) => written,
-        }
-    }
-
-    fn push(&mut self, owed: Owed) {
-        self.requests += u64::from(owed.expect.is_terminal() && owed.audience == dbproto::pipeline::Audience::Client);
-        self.server.pipeline.push(owed);
-        let dropped: Vec<Owed> = self.server.pipeline.drain_dropped().collect();
-        lose(self.server, Some(self.session), &dropped);
-        if owed.expect == Expect::Sync {
-            self.server.group += 1;
         }
     }
 

@@ -13,8 +13,10 @@ use crate::bound::Bounds;
 use crate::cancel::told::ToldCount;
 use crate::catalog::keeper::WatchRequest;
 use crate::clerk::Ask;
+use crate::event::Events;
 use crate::listen::alias::Aliases;
 use crate::listen::line::LineRequest;
+use crate::machine::Machine;
 use crate::memory::MemoryBoard;
 use crate::throttle::Throttle;
 use crate::upstream::Directory;
@@ -23,6 +25,10 @@ use crate::upstream::Directory;
 pub(crate) struct Board {
     /// When the process began.
     pub(crate) started: Instant,
+    /// What the process is, and what the kernel knows of it.
+    pub(crate) machine: Machine,
+    /// What happened to it.
+    pub(crate) events: Events,
     /// Makes up answers for users that do not exist.
     pub(crate) mock_key: [u8; 32],
     /// Where each configured database is. For the control side: shards have what they were sent.
@@ -54,6 +60,8 @@ impl Board {
         crate::cancel::fill_random(&mut mock_key);
         Self {
             started: Instant::now(),
+            machine: Machine::new(config),
+            events: Events::default(),
             mock_key,
             bounds: Bounds::new(config),
             memory: MemoryBoard::new(config.limits.memory, shards),
@@ -73,6 +81,7 @@ impl Board {
     /// Takes over from a new configuration what all shards know together.
     pub(crate) fn adopt(&self, config: &Config) {
         self.bounds.adopt(config);
+        self.machine.adopt(config);
     }
 
     /// Counts a client in; gives how many there are now.

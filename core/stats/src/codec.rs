@@ -13,7 +13,7 @@ use crate::Snapshot;
 /// First four bytes of a frame: `OCST`.
 pub const MAGIC: u32 = u32::from_be_bytes(*b"OCST");
 /// Version of the layout; another program's snapshot of another version is refused.
-pub const VERSION: u32 = 3;
+pub const VERSION: u32 = 4;
 /// Longest snapshot that is read: tens of thousands of pools.
 const LEN_MAX: u32 = 256 * 1024 * 1024;
 
@@ -124,9 +124,11 @@ mod tests {
             pid: 42,
             uptime_us: 1,
             taken_unix_us: 2,
+            host: crate::machine::HostStats { name: "here".into(), ..Default::default() },
             shards: vec![ShardStats { shard: 1, core: 9, ..ShardStats::default() }],
             pools: vec![pool, PoolStats::default()],
             statements: vec![StatementStats { fingerprint: u64::MAX, calls: 7, ..StatementStats::default() }],
+            ..Snapshot::default()
         }
     }
 

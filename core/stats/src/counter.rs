@@ -2,7 +2,7 @@
 
 use rkyv::{Archive, Deserialize, Serialize};
 
-use crate::hist::{AsPairs, Hist};
+use crate::hist::{AsPairs, Grade, Hist};
 
 /// How many different SQLSTATE classes are told apart; PostgreSQL has about 45. Further ones count as class `??`.
 const CLASSES_MAX: usize = 64;
@@ -82,9 +82,20 @@ statistics! {
         bytes_in,
         /// Bytes to clients.
         bytes_out,
+        /// Microseconds of CPU that the shard has used, work of the kernel's for it included.
+        busy_us,
+        /// Microseconds in which it could have worked and its core was given to others.
+        kept_waiting_us,
+        /// Messages to other shards.
+        ring_messages_out,
+        /// Messages from other shards.
+        ring_messages_in,
     }
     hists {}
-    lists {}
+    lists {
+        /// Errors of ours that clients got before they had a pool, by SQLSTATE class.
+        errors: ClassCount,
+    }
 }
 
 statistics! {
@@ -98,10 +109,14 @@ statistics! {
         database: String,
         /// The user, as clients log in.
         user: String,
+        /// Where its server connections go, as the configuration says.
+        target: String,
     }
     limits {
         /// How many server connections the pool may have, all shards together.
         pool_size,
+        /// Microseconds that the session that waits longest has waited for a server connection until now.
+        maxwait_us,
     }
     gauges {
         /// Sessions with a request in flight or a server connection of their own.
@@ -176,16 +191,26 @@ statistics! {
         query_us,
         /// Microseconds that clients waited for server connections.
         wait_us,
+        /// How often a session was given a server connection, or a place on a shared one.
+        assignments,
+        /// Microseconds in which server connections were in use: by sessions, or being cleaned or dressed for them.
+        busy_us,
     }
     hists {
-        /// From a request's arrival to its being sent to PostgreSQL.
+        /// Of each request that PostgreSQL has answered: from its arrival until it was written to a server connection.
         queue_time,
-        /// From a request's being sent to PostgreSQL to the end of its reply.
+        /// From then until the connection was done with what was ahead of it; 0 where nothing was.
+        pipe_wait_time,
+        /// From then to the end of PostgreSQL's reply.
         server_time,
+        /// The rest of the time from its arrival until its reply was handed to the client's socket.
+        proxy_time,
     }
     lists {
         /// Errors from PostgreSQL, by SQLSTATE class.
         errors: ClassCount,
+        /// Errors of ours that clients got, by SQLSTATE class.
+        plane_errors: ClassCount,
         /// How often server connections were kept for a session's state, by what it was.
         pins: PinCount,
         /// How often clients reached a limit, by the limit's key in the configuration.
@@ -200,12 +225,22 @@ impl PoolStats {
         self.requests_shared.saturating_add(self.requests_exclusive)
     }
 
-    /// Counts an error by its SQLSTATE.
+    /// Counts an error of PostgreSQL's by its SQLSTATE.
     pub fn count_error(&mut self, sqlstate: &[u8]) {
-        let class = sqlstate.first_chunk::<2>().filter(|class| class.iter().all(u8::is_ascii_alphanumeric));
-        let known =
-            class.filter(|class| self.errors.len() < CLASSES_MAX || self.errors.iter().any(|e| e.class == **class));
-        add_list(&mut self.errors, &[ClassCount { class: *known.unwrap_or(b"??"), count: 1 }]);
+        count_class(&mut self.errors, sqlstate);
+    }
+
+    /// Counts an error of ours.
+    pub fn count_plane_error(&mut self, sqlstate: &[u8]) {
+        count_class(&mut self.plane_errors, sqlstate);
+    }
+
+    /// How finely its durations are told apart; what was counted is forgotten.
+    pub fn grade(&mut self, grade: Grade) {
+        self.queue_time = Hist::graded(grade);
+        self.pipe_wait_time = Hist::graded(grade);
+        self.server_time = Hist::graded(grade);
+        self.proxy_time = Hist::graded(grade);
     }
 
     /// Counts that a server connection was kept for a session's state.
@@ -227,6 +262,19 @@ impl PoolStats {
     pub(crate) fn key(&self) -> (u16, &str, &str) {
         (self.shard, &self.database, &self.user)
     }
+}
+
+impl ShardStats {
+    /// Counts an error of ours that somebody got who had no pool.
+    pub fn count_error(&mut self, sqlstate: &[u8]) {
+        count_class(&mut self.errors, sqlstate);
+    }
+}
+
+fn count_class(errors: &mut Vec<ClassCount>, sqlstate: &[u8]) {
+    let class = sqlstate.first_chunk::<2>().filter(|class| class.iter().all(u8::is_ascii_alphanumeric));
+    let known = class.filter(|class| errors.len() < CLASSES_MAX || errors.iter().any(|e| e.class == **class));
+    add_list(errors, &[ClassCount { class: *known.unwrap_or(b"??"), count: 1 }]);
 }
 
 /// Errors of one SQLSTATE class.

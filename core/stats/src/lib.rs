@@ -1,19 +1,27 @@
 //! The statistics of the data plane: what is counted, how counts of several shards and moments combine, and the bytes in
 //! which a snapshot travels.
 //!
-//! Each shard counts into its own [`ShardStats`] and [`PoolStats`]; a [`Snapshot`] gathers them. Knows no sockets and no
-//! clocks: times are arguments.
+//! Each shard counts into its own [`ShardStats`] and [`PoolStats`]; a [`Snapshot`] gathers them. From it come the texts for Prometheus
+//! ([`text`]), the lines of the series ([`series`]) and the files of a directory ([`export`]), all by the one table of metrics
+//! ([`metric`]). Knows no sockets and no clocks: times are arguments.
 
 #![forbid(unsafe_code)]
 
 mod codec;
 pub mod counter;
+#[cfg(test)]
+mod example;
+pub mod export;
 pub mod hist;
+pub mod machine;
+pub mod metric;
+pub mod series;
 pub mod statement;
+pub mod text;
 
 pub use codec::{DecodeError, MAGIC, VERSION, decode, encode, frame, read, write};
 pub use counter::{ClassCount, LimitCount, PinCount, PoolStats, ShardStats};
-pub use hist::Hist;
+pub use hist::{Grade, Hist};
 pub use statement::{Sketch, StatementStats};
 
 use rkyv::{Archive, Deserialize, Serialize};
@@ -23,12 +31,26 @@ use rkyv::{Archive, Deserialize, Serialize};
 pub struct Snapshot {
     /// Version of the program.
     pub version: String,
+    /// What it was built from; empty if nobody said so.
+    pub commit: String,
+    /// The hash of the configuration it began with, without secrets.
+    pub config_sha256: String,
     /// Its process id.
     pub pid: u32,
+    /// When it began: microseconds since 1970 began.
+    pub started_unix_us: u64,
     /// Microseconds since its start; in the result of [`Snapshot::since`], since the earlier snapshot.
     pub uptime_us: u64,
     /// When it was taken: microseconds since 1970 began.
     pub taken_unix_us: u64,
+    /// How many clients may be connected.
+    pub client_connections_max: u64,
+    /// How often what is measured could not be written into its directory.
+    pub export_failures: u64,
+    /// What the kernel knows of the process.
+    pub process: machine::ProcessStats,
+    /// What the kernel knows of the machine.
+    pub host: machine::HostStats,
     /// One per shard.
     pub shards: Vec<ShardStats>,
     /// One per pool and shard.

@@ -64,6 +64,21 @@ impl Sketch {
     }
 }
 
+impl Sketch {
+    /// Upper bounds in microseconds, ascending, with how many were counted up to each and beyond the one before.
+    pub fn pairs(&self) -> impl Iterator<Item = (u64, u64)> {
+        let counted = self.0.iter().enumerate().filter(|(_, count)| **count > 0);
+        counted.map(|(step, count)| (span_of(step).1, *count))
+    }
+
+    /// All of them together, each by the middle of its step.
+    #[must_use]
+    pub fn sum_us(&self) -> u64 {
+        let steps = self.0.iter().enumerate();
+        steps.fold(0, |sum, (step, count)| sum.saturating_add(middle_of(step).saturating_mul(*count)))
+    }
+}
+
 impl serde::Serialize for Sketch {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut out = serializer.serialize_struct("Sketch", 4)?;
@@ -86,13 +101,25 @@ fn step_of(us: u64) -> usize {
 }
 
 fn middle_of(step: usize) -> u64 {
+    let (from, to) = span_of(step);
+    from + (to - from).div_ceil(2)
+}
+
+/// The shortest and the longest duration of a step, in microseconds.
+fn span_of(step: usize) -> (u64, u64) {
     let step = step as u64;
     if step < EXACT_US {
-        return step;
+        return (step, step);
     }
     let (power, eighth) = ((step - EXACT_US) / 8 + 4, (step - EXACT_US) % 8);
     let width = 1_u64 << (power - 3);
-    (8 + eighth) * width + width / 2
+    ((8 + eighth) * width, (9 + eighth) * width - 1)
+}
+
+/// A fingerprint as it is written: 16 hexadecimal digits.
+#[must_use]
+pub fn id(fingerprint: u64) -> String {
+    format!("{fingerprint:016x}")
 }
 
 /// One statement of one pool.
@@ -119,9 +146,9 @@ pub struct StatementStats {
     pub exclusive: u64,
     /// Microseconds in which PostgreSQL worked on it.
     pub server_us: u64,
-    /// From its request's arrival to a server connection.
+    /// From its request's arrival until it was written to a server connection.
     pub queue_time: Sketch,
-    /// From its request's being sent to PostgreSQL to the end of the reply.
+    /// From then, or from the end of the reply ahead of it on that connection, to the end of its own reply.
     pub server_time: Sketch,
 }
 
@@ -187,6 +214,9 @@ mod tests {
             sketch.record_us(us);
             let found = sketch.quantile(0.5).unwrap();
             assert!(found.abs_diff(us) * 16 <= us, "{us}: {found}");
+            let bounds: Vec<(u64, u64)> = sketch.pairs().collect();
+            assert!(matches!(bounds[..], [(bound, 1)] if bound >= us && (bound - us) * 8 <= us), "{us}: {bounds:?}");
+            assert_eq!(sketch.sum_us(), found);
         }
         let mut sketch = Sketch::default();
         (1..=1000).for_each(|us| sketch.record_us(us));
@@ -219,6 +249,7 @@ mod tests {
             all.iter().map(|one| (one.user.as_str(), one.fingerprint, one.calls, one.server_us)).collect();
         assert_eq!(seen, [("b", 1, 1, 100), ("a", 2, 1, 50), ("a", 1, 2, 12)]);
         assert_eq!(all[2].server_time.count(), 2);
+        assert_eq!(all[2].server_time.pairs().collect::<Vec<_>>(), [(5, 1), (7, 1)]);
         let mut rest = all[2].clone();
         rest.subtract(&parts[0]);
         assert_eq!((rest.calls, rest.server_time.quantile(0.5)), (1, Some(7)));

@@ -31,7 +31,7 @@ pub(crate) fn load(path: &Path) -> Result<Vec<Rule>, Vec<ConfigError>> {
     if errors.is_empty() { Ok(rows) } else { Err(errors) }
 }
 
-fn text_of(path: &Path) -> Result<String, String> {
+pub(crate) fn text_of(path: &Path) -> Result<String, String> {
     let len = std::fs::metadata(path).map_err(|error| error.to_string())?.len();
     if len > FILE_LEN_MAX {
         return Err(format!("is too long: {len} bytes"));
@@ -40,7 +40,7 @@ fn text_of(path: &Path) -> Result<String, String> {
 }
 
 /// Lines with the number of their first part; one that ends with a backslash goes on in the next.
-fn lines(text: &str) -> Vec<(u32, String)> {
+pub(crate) fn lines(text: &str) -> Vec<(u32, String)> {
     let mut out: Vec<(u32, String)> = Vec::new();
     let mut goes_on = false;
     for (number, line) in (1..).zip(text.lines()) {

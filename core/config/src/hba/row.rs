@@ -21,7 +21,7 @@ const METHODS: [Method; 7] =
 /// PostgreSQL's other methods: known, and not to be had here.
 const METHODS_REFUSED: [&str; 8] = ["gss", "sspi", "ident", "ldap", "radius", "pam", "bsd", "oauth"];
 /// PostgreSQL's options of the methods there are here: known, and not to be had.
-const OPTIONS_REFUSED: [&str; 3] = ["map", "clientcert", "clientname"];
+const OPTIONS_REFUSED: [&str; 2] = ["clientcert", "clientname"];
 
 /// Makes a row of its fields; `place` is where it stands.
 pub(crate) fn read(place: String, fields: &[Vec<Token>]) -> Result<Rule, String> {
@@ -47,10 +47,16 @@ pub(crate) fn read(place: String, fields: &[Vec<Token>]) -> Result<Rule, String>
         }
     };
     let method = method(transport, one(fields.next(), "a method")?)?;
-    if let Some(option) = fields.next() {
-        return Err(refuse_option(&one(Some(option), "an option")?.text));
+    let mut map = None;
+    for option in fields {
+        let text = &one(Some(option), "an option")?.text;
+        match text.split_once('=') {
+            Some(("map", name)) if matches!(method, Method::Peer | Method::Cert) => map = Some(name.to_owned()),
+            Some(("map", _)) => return Err(format!("map is for peer and cert; {} has none", method.name())),
+            _ => return Err(refuse_option(text)),
+        }
     }
-    Ok(Rule { place, method, transport, databases, users, from })
+    Ok(Rule { place, method, transport, databases, users, from, map })
 }
 
 fn one<'f>(field: Option<&'f Vec<Token>>, what: &str) -> Result<&'f Token, String> {

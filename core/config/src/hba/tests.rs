@@ -3,7 +3,7 @@ use super::*;
 
 fn rules(text: &str) -> Rules {
     let row = |line: &str| row::read("f:1".to_owned(), &fields(line).unwrap()).unwrap();
-    Rules::new(text.lines().map(row).collect()).unwrap()
+    Rules::new(text.lines().map(row).collect(), map::Maps::default()).unwrap()
 }
 
 fn judge(rules: &Rules, origin: Origin, user: &str, database: &str) -> &'static str {
@@ -98,7 +98,8 @@ fn rows_that_make_no_sense_are_refused_in_words() {
         ("host all +staff all md5", "member of a role"),
         ("host samerole all all md5", "member of a role"),
         ("host all /( all md5", "is no regular expression"),
-        ("local all all peer map=x", "the option \"map\" is not supported"),
+        ("local all all md5 map=x", "map is for peer and cert; md5 has none"),
+        ("hostssl all all all cert clientname=DN", "the option \"clientname\" is not supported"),
         ("local all all peer colour=x", "unknown option \"colour\""),
         ("local all all peer x", "no option of the form name=value"),
         ("local \"all all peer", "a quote is not closed"),
@@ -153,7 +154,7 @@ fn a_file_has_comments_long_rows_and_files_of_names() {
     let rows = file::load(&path).unwrap();
     let place = format!("{}:4", path.display());
     assert_eq!(rows.iter().map(|row| row.place.as_str()).nth(1), Some(place.as_str()));
-    let rules = Rules::new(rows).unwrap();
+    let rules = Rules::new(rows, map::Maps::default()).unwrap();
     for (user, method) in [("ann", "md5"), ("bob", "md5"), ("all", "md5"), ("joe", "md5"), ("eve", "-")] {
         assert_eq!(judge(&rules, plain("10.0.0.1"), user, "x"), method, "{user}");
     }

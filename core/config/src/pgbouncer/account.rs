@@ -86,7 +86,11 @@ impl Turner<'_> {
         }
         if let Some(file) = self.said("auth_ident_file") {
             match rules == Rules::Wanted && !file.text.is_empty() {
-                true => self.note(&file, Fate::Blocks, "rules know no map="),
+                true => {
+                    let table = self.doc.table("[auth]");
+                    self.set(table, "ident_file", &quote(&absolute(&file.text)), &file);
+                    self.note_new_name(&file, "auth", "ident_file");
+                }
                 false => self.note(&file, Fate::NotNeeded, "it is read with auth_type = hba only"),
             }
         }

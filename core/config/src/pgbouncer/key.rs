@@ -128,7 +128,7 @@ pub(super) const GLOBAL: &[Known] = &[
     known("auth_dbname", Kind::Text, AUTH, How::Own("auth.auth_dbname")),
     known("auth_file", Kind::Text, AUTH, How::File("auth_file")),
     known("auth_hba_file", Kind::Text, AUTH, How::Own("auth.hba_file")),
-    known("auth_ident_file", Kind::Text, AUTH, How::Own("not supported with auth_type = hba")),
+    known("auth_ident_file", Kind::Text, AUTH, How::Own("auth.ident_file")),
     lost("auth_ldap_options", Kind::Text, &[""], "there is no LDAP"),
     known("auth_query", Kind::Text, AUTH, How::Own("auth.auth_query")),
     known("auth_type", AUTH_TYPES, "[[hba]]", How::Own("[[hba]]")),

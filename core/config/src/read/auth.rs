@@ -7,7 +7,8 @@ use toml::de::{DeTable, DeValue};
 use super::{Reader, Table};
 use crate::auth::{Auth, AuthQuery, Kinds, Known, Password, UserList};
 use crate::error::ConfigError;
-use crate::hba::token::{self, Token};
+use crate::hba::map::Maps;
+use crate::hba::token::{self, Spelling, Token};
 use crate::hba::{Rule, Rules, file, row};
 use crate::value::{self, Parsed};
 use crate::{Secret, User, key, secret, userlist};
@@ -18,7 +19,7 @@ pub(super) fn auth(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Auth {
     let written: Vec<Rule> = rows.iter().filter_map(|table| rule(reader, table)).collect();
     let mut rules = root.contains_key(key::HBA.name).then_some(written);
     let Some(table) = reader.table(root, &key::AUTH) else {
-        return Auth { rules: rules.and_then(|rules| finish(reader, rules)), ..default };
+        return Auth { rules: rules.and_then(|rules| finish(reader, rules, Maps::default())), ..default };
     };
     if let Some(path) = path(reader, &table, "hba_file") {
         if rules.is_some() {
@@ -26,10 +27,11 @@ pub(super) fn auth(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Auth {
         }
         rules = Some(take(reader, file::load(&path)).unwrap_or_default());
     }
+    let maps = path(reader, &table, "ident_file").and_then(|path| take(reader, Maps::load(&path)));
     let listed = path(reader, &table, "auth_file").and_then(|path| take(reader, userlist::load(&path)));
     let listed = UserList::new(listed.unwrap_or_default());
     Auth {
-        rules: rules.and_then(|rules| finish(reader, rules)),
+        rules: rules.and_then(|rules| finish(reader, rules, maps.unwrap_or_default())),
         query: query(reader, &table, &listed),
         kinds: Kinds::default(),
         listed,
@@ -80,9 +82,14 @@ pub(crate) fn kinds(users: &[User], listed: &UserList) -> Kinds {
     kinds
 }
 
-fn finish(reader: &mut Reader<'_>, rules: Vec<Rule>) -> Option<Rules> {
-    match Rules::new(rules) {
-        Ok(rules) => Some(rules),
+fn finish(reader: &mut Reader<'_>, rules: Vec<Rule>, maps: Maps) -> Option<Rules> {
+    match Rules::new(rules, maps) {
+        Ok(rules) => {
+            for (place, map) in rules.missing_maps() {
+                reader.tell(None, format!("{place}: there is no map \"{map}\" in auth.ident_file"));
+            }
+            Some(rules)
+        }
         Err(error) => {
             reader.tell(None, format!("this machine's addresses cannot be had for samehost and samenet: {error}"));
             None
@@ -104,6 +111,9 @@ fn rule(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Rule> {
         fields.extend(address?.into_iter().map(|token| vec![token]));
     }
     fields.push(method?);
+    if let Some(map) = table.find("map").is_some().then(|| reader.read(table, "map", value::text)) {
+        fields.push(vec![Token { text: format!("map={}", map?), spelling: Spelling::Bare }]);
+    }
     match row::read(format!("{}:{line}", reader.file), &fields) {
         Ok(rule) => Some(rule),
         Err(message) => {

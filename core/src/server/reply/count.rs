@@ -7,23 +7,9 @@ use dbproto::message::backend::TransactionStatus;
 use dbproto::pipeline::{Audience, Expect, Owed};
 
 use super::Reply;
-use crate::pipe::{List, Mark, ServerId};
-use crate::shard::Shard;
-use crate::tally::{Ending, Failing, Tag, Way};
-
-impl Shard {
-    /// Counts how long the requests took that have ended with what was read just now.
-    pub(in crate::server) fn settle_times(&mut self, now: Instant, id: ServerId) {
-        let Some(pool_id) = self.servers.get(id).map(|server| server.pool) else { return };
-        let tallies = &mut self.tallies;
-        if let Some((count, us)) = self.paces.settle(now, |tag, us| tallies.on_time(pool_id, tag, us))
-            && let Some(pool) = self.pools.get_mut(pool_id.0 as usize)
-        {
-            pool.stats.server_time.record_many_us(us, count);
-            pool.stats.query_us = pool.stats.query_us.saturating_add(us.saturating_mul(count));
-        }
-    }
-}
+use crate::pipe::{List, Mark};
+use crate::stopwatch::micros;
+use crate::tally::{Ending, Failing, Tag, Way, rows_of};
 
 impl Reply<'_> {
     /// A request that began then is done: its transaction has ended, or goes on.
@@ -32,8 +18,7 @@ impl Reply<'_> {
             self.server.block_since.get_or_insert(began);
             return;
         }
-        let took = now.saturating_duration_since(self.server.block_since.take().unwrap_or(began));
-        let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+        let us = micros(now.saturating_duration_since(self.server.block_since.take().unwrap_or(began)));
         self.pool.stats.transactions += 1;
         self.pool.stats.xact_us = self.pool.stats.xact_us.saturating_add(us);
     }
@@ -48,7 +33,7 @@ impl Reply<'_> {
 
     pub(super) fn count_rows(&mut self, tag: Tag, command_tag: &[u8]) {
         if self.session.is_some() {
-            self.tallies.on_rows(self.server.pool, tag, command_tag);
+            self.tallies.on_rows(self.server.pool, tag, rows_of(command_tag));
         }
     }
 

@@ -1,15 +1,39 @@
 //! What is written is counted by statement; see [`crate::tally`].
 
-use dbproto::pipeline::Expect;
+use dbproto::pipeline::{Audience, Expect, Owed};
 use dbproto::sql::Backslash;
 
 use super::Writer;
 use crate::pipe::Mark;
+use crate::server::lose;
 use crate::session::{Reading, Unnamed};
 use crate::statement::Statement;
 use crate::tally::{Tag, Text};
 
 impl Writer<'_> {
+    /// Notes what is owed for what is being written.
+    pub(super) fn push(&mut self, owed: Owed) {
+        self.requests += u64::from(owed.expect.is_terminal() && owed.audience == Audience::Client);
+        self.begin_flight(owed.expect);
+        let before = self.server.pipeline.ready_count();
+        self.server.pipeline.push(owed);
+        // not where it is passed over after an error, or swallowed by a COPY
+        if self.server.pipeline.ready_count() > before {
+            self.server.flights.end();
+            self.session.arrived_at = self.session.came_at;
+        }
+        let dropped: Vec<Owed> = self.server.pipeline.drain_dropped().collect();
+        lose(self.server, Some(self.session), &dropped);
+        if owed.expect == Expect::Sync {
+            self.server.group += 1;
+        }
+    }
+
+    /// Gives for how many microseconds the request has waited that is being written.
+    fn begin_flight(&mut self, expect: Expect) -> u64 {
+        self.server.flights.begin(expect, self.now, self.session.arrived_at)
+    }
+
     const fn backslash(&self) -> Backslash {
         match self.session.reading {
             Reading::Usual => Backslash::Literal,
@@ -65,8 +89,8 @@ impl Writer<'_> {
             | Expect::Synthetic => (Tag::NONE, false),
         };
         if begins {
-            let waited_us = std::mem::take(&mut account.waited_us);
             account.first = Tag::NONE;
+            let waited_us = self.begin_flight(expect);
             self.tallies.on_sent(self.server.pool, tag, waited_us);
         }
         Mark::counted(tag)
