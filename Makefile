@@ -2,6 +2,8 @@
 
 CARGO ?= cargo
 TARGET := $(shell $(CARGO) metadata --format-version 1 --no-deps 2>/dev/null | sed -n 's/.*"target_directory":"\([^"]*\)".*/\1/p')
+# what the programs say they were built from
+export OPTIMACORE_COMMIT ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 # ctl dev's options, as in: make run ARGS="--listen 127.0.0.1:7432 --pool-size 8"
 ARGS ?=
 

@@ -214,11 +214,16 @@ pub(crate) struct Record {
     pub(crate) requested_at: Instant,
     /// Since when it is pinned.
     pub(crate) pinned_since: Option<Instant>,
+    /// Requests of its that PostgreSQL has answered.
+    pub(crate) requests: u64,
+    /// Bytes from it, and bytes of results to it.
+    pub(crate) bytes_in: u64,
+    pub(crate) bytes_out: u64,
 }
 
 impl Record {
     pub(crate) const fn new(id: u32, now: Instant) -> Self {
-        Self { id, connected_at: now, requested_at: now, pinned_since: None }
+        Self { id, connected_at: now, requested_at: now, pinned_since: None, requests: 0, bytes_in: 0, bytes_out: 0 }
     }
 
     /// Between two requests of a session that has a server connection; gives the reason when a pin begins.

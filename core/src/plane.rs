@@ -1,6 +1,6 @@
 //! The whole process: shards on their cores, the statistics socket, signals, the orderly end.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::Write as _;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::sync::Arc;
@@ -13,14 +13,15 @@ use runtime::{Plan, ShardHandle, ShardId, topology};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2};
 use signal_hook::iterator::Signals;
 use stats::Snapshot;
-use tracing_subscriber::EnvFilter;
 
-use crate::admin::desk::{Desk, LogDial};
+use crate::admin::desk::Desk;
 use crate::admin::{Petition, Stop};
 use crate::catalog::keeper::{self, WatchRequest};
 use crate::clerk::{self, Ask};
 use crate::export::{self, Export};
+use crate::http::{self, Endpoint};
 use crate::listen::line;
+use crate::log;
 use crate::shard::{Asked, Board, Message, Shard};
 use crate::stock::Stock;
 use crate::systemd::{self, Herald};
@@ -41,9 +42,10 @@ const SPARE_DESCRIPTORS: u64 = 256;
 /// What is missing on this machine, or an address that cannot be listened on, with what to do about it.
 pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     let passed = Passed::take()?;
-    let log = start_log(&config);
     // before the first thread, so that all of them leave the signals to us
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGUSR2])?;
+    // what is said last is written when this is dropped
+    let (log, _pen) = log::start(config.log)?;
     let herald = Arc::new(Herald::from_environment());
     raise_descriptor_limit(&config);
     let cores = topology::pick(config.runtime.cores.as_deref())?;
@@ -54,6 +56,7 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
         bail!("{} cores are more than the 256 that cancel keys can name; set runtime.cores", cores.len());
     }
     let tls = TlsState::load(&config)?;
+    let endpoint = Endpoint::open(&config)?;
     let config = Arc::new(config);
     let directory = Directory::new(&config, tls);
     let (keeper, catalog_requests) = crossbeam::channel::unbounded();
@@ -82,6 +85,7 @@ pub fn run(config: Config, file: &Path) -> anyhow::Result<()> {
     tls::watch(&board, running.handles().to_vec())?;
     upstream::watch(&board, running.handles().to_vec())?;
     let export = start_telling(sockets.statistics, &config, running.handles(), &board)?;
+    http::serve(endpoint, running.handles(), &board)?;
     {
         let desk = Desk::new(running.handles().to_vec(), Arc::clone(&board), Arc::clone(&config));
         let desk = desk.with(std::path::absolute(file)?, log, (Arc::clone(&herald), places.clone()));
@@ -153,23 +157,6 @@ fn on_signal(signal: i32, board: &Board) {
     if board.desk.send(petition).is_err() {
         tracing::warn!(signal, "nobody is there to hear the signal");
     }
-}
-
-/// Gives what changes the level later.
-fn start_log(config: &Config) -> LogDial {
-    let builder = tracing_subscriber::fmt()
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
-        .with_target(false)
-        .with_env_filter(EnvFilter::new(config.log.level.name()))
-        .with_filter_reloading();
-    let handle = builder.reload_handle();
-    builder.init();
-    Box::new(move |level| {
-        if let Err(error) = handle.reload(EnvFilter::new(level.name())) {
-            tracing::warn!(%error, "the log's level could not be changed");
-        }
-    })
 }
 
 /// Every client is a descriptor.

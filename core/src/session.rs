@@ -34,6 +34,7 @@ use crate::statement::Statement;
 use crate::tally::Account;
 
 mod admit;
+pub(crate) mod chronicle;
 mod hazard;
 pub(crate) mod login;
 pub(crate) mod parting;
@@ -378,6 +379,8 @@ pub(crate) struct Session {
     pub(crate) active_at: Instant,
     pub(crate) flow: Flow,
     pub(crate) record: Record,
+    /// Why it leaves, where the log is to tell.
+    pub(crate) farewell: Option<Box<str>>,
 }
 
 impl Session {
@@ -457,6 +460,7 @@ impl Session {
             active_at: now,
             flow: Flow::Open,
             record: Record::new(0, now),
+            farewell: None,
         }
     }
 }

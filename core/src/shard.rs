@@ -31,6 +31,7 @@ use crate::pipe::{Flow, Server, ServerId};
 use crate::pool::permit::{Lent, PoolKey, Question};
 use crate::pool::{Pool, PoolId};
 use crate::replication::Candidate;
+use crate::session::chronicle::SlowLog;
 use crate::session::parting::Parting;
 use crate::session::secure::Transport;
 use crate::session::{Phase, Place, Session, SessionId, Start};
@@ -43,6 +44,7 @@ use crate::tls::TlsState;
 use crate::upstream::{Map, Places};
 
 mod board;
+mod drain;
 mod turn;
 
 pub(crate) use board::{Asked, Board};
@@ -53,8 +55,6 @@ pub(crate) type World<'a> = dyn Io<Message> + 'a;
 /// Pause between looks at timeouts while something is expected to happen soon, and otherwise.
 pub(crate) const TICK_SOON: Duration = Duration::from_millis(10);
 const TICK_IDLE: Duration = Duration::from_secs(1);
-/// How long PostgreSQL may take at the end to hear that nobody wants any more what it does.
-const LAST_CANCELS_MAX: Duration = Duration::from_secs(1);
 /// Clients above the limit that are still told so; beyond, connections are closed without a word.
 const REFUSED_MAX: u32 = 1000;
 
@@ -139,6 +139,7 @@ pub(crate) struct Shard {
     pub(crate) paces: Paces,
     /// Where their times go.
     pub(crate) times: Stopwatch,
+    pub(crate) slow_log: SlowLog,
     /// What is counted by statement.
     pub(crate) tallies: Tallies,
     /// Catalogs, for pools that are still to open.
@@ -202,6 +203,7 @@ impl Shard {
             interner: Interner::default(),
             paces: Paces::default(),
             times: Stopwatch::new(now),
+            slow_log: SlowLog::default(),
             tallies: Tallies::new(config.stats.statements),
             news: HashMap::new(),
             hubs: Hubs::default(),
@@ -307,7 +309,10 @@ impl Shard {
                 }
                 self.settle_newcomer(io, id, start);
             }
-            None => self.starting.push_back((now + self.config.limits.auth_timeout, id)),
+            None => {
+                self.tell_arrival(id);
+                self.starting.push_back((now + self.config.limits.auth_timeout, id));
+            }
         }
         self.tick_within(io, TICK_IDLE);
     }
@@ -343,6 +348,7 @@ impl Shard {
         self.cancel_console(io, id, Withdrawal::Gone);
         self.drop_ears(io, id);
         if let Some(session) = self.sessions.remove(id) {
+            self.tell_departure(&session);
             self.forget_told(id, session.told);
             self.board.leave(io.shard());
             let in_vain = match session.phase {
@@ -388,54 +394,6 @@ impl Shard {
         }
     }
 
-    fn drain(&mut self, io: &mut World<'_>, until: Instant) {
-        if let Some(before) = self.draining {
-            // who asks again may mean sooner, never later
-            self.draining = Some(before.min(until));
-            self.hurry(io);
-            return;
-        }
-        self.draining = Some(until);
-        io.stop_listening();
-        for id in self.sessions.keys() {
-            let Some(session) = self.sessions.get(id) else { continue };
-            match session.place {
-                // what a replication client does has no end that could be waited for
-                _ if matches!(session.phase, Phase::Replicating(_)) => {
-                    self.end_session(io, id, Some(&Failure::Shutdown));
-                }
-                Place::Idle if matches!(session.phase, Phase::Console(_)) => {
-                    self.end_session(io, id, Some(&Failure::Shutdown));
-                }
-                Place::Idle if session.input.is_empty() => self.end_session(io, id, Some(&Failure::Shutdown)),
-                Place::Exclusive(server) => self.let_go_if_done(io, server),
-                Place::Idle | Place::Waiting | Place::Promised(_) | Place::Shared(_) => {}
-            }
-        }
-        for pool in 0..self.pools.len() {
-            let idle = self.pools.get(pool).map(|pool| pool.idle.clone()).unwrap_or_default();
-            for server in idle {
-                self.retire(io, server);
-            }
-        }
-        self.hurry(io);
-    }
-
-    fn on_drain_tick(&mut self, io: &mut World<'_>) {
-        let Some(until) = self.draining else { return };
-        if io.now() >= until {
-            for id in self.sessions.keys() {
-                self.end_session(io, id, Some(&Failure::Shutdown));
-            }
-            if self.cancels.len() == 0 || io.now() >= until + LAST_CANCELS_MAX {
-                io.stop();
-            }
-        } else if self.sessions.len() == 0 && self.servers.len() == 0 && self.board.is_empty() {
-            // not before: another shard's last clients may wait for a permit of ours
-            io.stop();
-        }
-    }
-
     fn on_starting_tick(&mut self, io: &mut World<'_>) {
         let now = io.now();
         while let Some((_, id)) = self.starting.pop_front_if(|(at, _)| *at <= now) {
@@ -456,6 +414,7 @@ impl Shard {
         self.on_held_tick(io);
         self.on_replica_tick(io);
         self.on_parting_tick(io);
+        self.on_slow_tick();
         self.on_deadline_tick(io);
         self.on_server_tick(io);
         self.on_cancel_tick(io);

@@ -14,8 +14,8 @@
 //!   does: before a request as nobody's, before a reply as the server's. It is a turn at most, and what the shard sleeps to
 //!   wait for several replies ([`runtime::Expectation`]).
 //! - Replies that are read in one turn from one connection came since the turn before, one after the other; when each, nobody
-//!   saw. They are taken to have come evenly, and what the earlier ones have lain there is the proxy's. So server times add up
-//!   to the time the connection worked.
+//!   saw. They are taken to have come evenly over the last millisecond at most, which is as long as a shard sleeps for several;
+//!   what the earlier ones have lain there is the proxy's. So server times add up to the time the connection worked.
 //! - What the kernel takes to send counts as the server's for a request, and is not counted for a reply.
 //!
 //! A request that is issued again is measured from its arrival to its last writing, which is where its queue ends. What its
@@ -33,6 +33,9 @@ use crate::pipe::ServerId;
 use crate::pool::PoolId;
 use crate::session::SessionId;
 use crate::tally::Tag;
+
+/// Replies that are read together have come within so long.
+const TOGETHER_MAX: Duration = Duration::from_millis(1);
 
 /// A request that is under way on a server connection.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -124,8 +127,9 @@ pub(crate) struct Ended {
     /// Its kind, for [`crate::pace`], and where it is counted.
     pub(crate) kind: u64,
     pub(crate) tag: Tag,
-    /// Bytes of the reply.
+    /// Bytes and rows of the reply.
     pub(crate) len: usize,
+    pub(crate) rows: u64,
 }
 
 /// Where a request's time went, in microseconds.
@@ -210,7 +214,8 @@ impl Stopwatch {
 fn split(together: &[Ended], (before, now): (Instant, Instant), mut tell: impl FnMut(&Ended, Spans)) {
     let Some(first) = together.first() else { return };
     let count = u32::try_from(together.len()).unwrap_or(u32::MAX);
-    let since = first.due.max(before).min(now);
+    let recent = now.checked_sub(TOGETHER_MAX).unwrap_or(before);
+    let since = first.due.max(before).max(recent).min(now);
     let each = now.saturating_duration_since(since) / count;
     let mut free = first.due;
     for (ended, place) in together.iter().zip(1..) {

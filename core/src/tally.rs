@@ -49,6 +49,8 @@ pub(crate) struct Account {
     pub(crate) bound: Tag,
     /// The first of the group that is being sent: its time is the whole group's.
     pub(crate) first: Tag,
+    /// Rows of the request that runs, so far.
+    pub(crate) rows: u64,
     pub(crate) failure: Failing,
 }
 
@@ -255,6 +257,14 @@ impl Tallies {
         }
     }
 
+    /// The fingerprint and the text of a statement, if it is still known.
+    pub(crate) fn text(&self, pool: PoolId, tag: Tag) -> Option<(u64, &str)> {
+        let index = (tag.0 & INDEX_MASK).checked_sub(1)?;
+        let entry = self.entries.get(index as usize)?;
+        let is_it = entry.generation == tag.0 >> INDEX_BITS && entry.pool == pool;
+        is_it.then_some((entry.fingerprint, &*entry.text))
+    }
+
     /// A copy of it all; `name` gives a pool's database and user.
     pub(crate) fn copy(&self, name: impl Fn(PoolId) -> Option<(String, String)>) -> Vec<StatementStats> {
         let entries =
@@ -346,6 +356,8 @@ mod tests {
         assert_ne!(run(&mut tallies, PoolId(4), "select 1"), first);
         assert_eq!(calls(&tallies), [(Some("select ?".into()), 1), (Some("select ?".into()), 2)]);
         assert!(tallies.touch(POOL, first) && !tallies.touch(PoolId(4), first));
+        assert_eq!(tallies.text(POOL, first).map(|(_, text)| text), Some("select ?"));
+        assert_eq!((tallies.text(PoolId(4), first), tallies.text(POOL, tallies.rest())), (None, None));
     }
 
     #[test]

@@ -27,6 +27,7 @@ use trust::{Authorities, ClientJudge, Demand, ServerJudge};
 
 pub(crate) mod binding;
 mod der;
+pub(crate) mod endpoint;
 mod trust;
 
 /// The protocol inside TLS, as PostgreSQL names it.
@@ -223,11 +224,12 @@ fn stamps(config: &Config) -> Stamps {
         let identity = database.tls.identity.iter().flat_map(|(certificate, key)| [certificate, key]);
         database.tls.ca.iter().chain(&database.tls.crl).chain(identity)
     });
-    let stamp = |path: &Path| {
-        let status = std::fs::metadata(path).ok()?;
-        Some((status.modified().ok()?, status.ino()))
-    };
     own.chain(servers).map(|path| (path.clone(), stamp(path))).collect()
+}
+
+fn stamp(path: &Path) -> Option<(SystemTime, u64)> {
+    let status = std::fs::metadata(path).ok()?;
+    Some((status.modified().ok()?, status.ino()))
 }
 
 /// Reads the files again whenever they have changed, in a thread of its own, and gives shards what has come of it.

@@ -32,6 +32,9 @@ use crate::{terminal, verifier};
 const START_TIMEOUT: Duration = Duration::from_secs(120);
 /// The plane's `shutdown_timeout` here, and what it has on top of that before it is killed.
 const PLANE_SHUTDOWN: Duration = Duration::from_secs(5);
+/// Where the dashboard is by default, and how many ports are tried from there on.
+const HTTP_PORT: u16 = 6480;
+const HTTP_PORTS: u16 = 100;
 const PLANE_ENDING: Ending = Ending { ask: Signal::TERM, force: Signal::KILL, grace: Duration::from_secs(10) };
 
 #[derive(clap::Args)]
@@ -65,9 +68,22 @@ pub(crate) struct Options {
     /// The data plane's program. Default: the one beside ctl, or in $PATH.
     #[arg(long, value_name = "FILE")]
     optimacore: Option<PathBuf>,
+    #[command(flatten)]
+    endpoint: Endpoint,
     /// Print one line of JSON when everything is ready.
     #[arg(long)]
     json: bool,
+}
+
+/// Where metrics and the dashboard are looked at.
+#[derive(clap::Args)]
+struct Endpoint {
+    /// Where the dashboard and metrics are. Default: 127.0.0.1:6480, or the next port that is free.
+    #[arg(long, value_name = "ADDRESS:PORT", conflicts_with = "no_http")]
+    http: Option<SocketAddr>,
+    /// Have neither.
+    #[arg(long)]
+    no_http: bool,
 }
 
 /// Where a running stack can be reached.
@@ -76,6 +92,7 @@ struct Ready {
     plane: String,
     primary: String,
     replica: String,
+    http: Option<String>,
     stats_socket: PathBuf,
     dir: PathBuf,
     optimacore_pid: u32,
@@ -110,7 +127,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
     let optimacore = programs::optimacore(options.optimacore.as_deref())?;
     let programs = Programs::find(cluster::major(&place::dir(options.dir.as_deref())?))?;
     let place = Place::open(options.dir.as_deref())?;
-    let stack = Stack { options, place: &place, programs: &programs, optimacore, stops: stops.clone() };
+    let http = options.endpoint.address(&[options.listen.port(), options.primary_port, options.replica_port])?;
+    let stack = Stack { options, place: &place, programs: &programs, optimacore, http, stops: stops.clone() };
     let mut children = Vec::new();
     let outcome = stack.start(&mut children).and_then(|()| stack.supervise(&mut children));
     let hurry = stops.count() + 1;
@@ -131,6 +149,7 @@ fn check(options: &Options) -> anyhow::Result<()> {
         plane != primary && plane != replica && primary != replica,
         "--listen, --primary-port and --replica-port need ports of their own"
     );
+    ensure!(options.endpoint.http.is_none_or(|http| !ports.contains(&http.port())), "--http needs a port of its own");
     ensure!(options.password.as_deref() != Some(""), "--password is empty");
     Ok(())
 }
@@ -140,7 +159,23 @@ struct Stack<'s> {
     place: &'s Place,
     programs: &'s Programs,
     optimacore: PathBuf,
+    http: Option<SocketAddr>,
     stops: Stops,
+}
+
+impl Endpoint {
+    /// Where it is to listen: where it was asked for, else where nobody else does. None if it is not wanted.
+    fn address(&self, taken: &[u16]) -> anyhow::Result<Option<SocketAddr>> {
+        if self.no_http || self.http.is_some() {
+            return Ok(self.http);
+        }
+        let places = (0..HTTP_PORTS).map(|further| SocketAddr::from((Ipv4Addr::LOCALHOST, HTTP_PORT + further)));
+        let mut free = places.filter(|place| !taken.contains(&place.port()) && TcpListener::bind(place).is_ok());
+        let found = free.next().with_context(|| {
+            format!("none of {HTTP_PORTS} ports from {HTTP_PORT} on is free for the dashboard; choose one by --http, or --no-http")
+        })?;
+        Ok(Some(found))
+    }
 }
 
 impl Stack<'_> {
@@ -244,11 +279,12 @@ impl Stack<'_> {
 
     fn check_ports(&self) -> anyhow::Result<()> {
         let local = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-        for (address, option) in [
+        let places = [
             (self.options.listen, "--listen"),
             (local(self.options.primary_port), "--primary-port"),
             (local(self.options.replica_port), "--replica-port"),
-        ] {
+        ];
+        for (address, option) in places.into_iter().chain(self.http.map(|address| (address, "--http"))) {
             // std sets SO_REUSEADDR, so that only a listener stands in the way
             TcpListener::bind(address)
                 .with_context(|| format!("cannot listen on {address}; choose another {option}"))?;
@@ -270,6 +306,7 @@ impl Stack<'_> {
     fn config(&self) -> anyhow::Result<String> {
         let options = self.options;
         let stats = self.place.stats_socket();
+        let http = self.http.map_or_else(String::new, |address| format!("[http]\nlisten = \"{address}\"\n"));
         let (server_password, proof) = match &options.password {
             Some(password) => {
                 let secret = verifier::scram_verifier(password, dbproto::auth::server::SCRAM_ITERATIONS)?;
@@ -283,7 +320,7 @@ impl Stack<'_> {
              [runtime]\ncores = {}\n\
              [limits]\nshutdown_timeout = \"{}s\"\n\
              [pool]\nsize = {}\n\
-             [stats]\nsocket = {}\n\
+             [stats]\nsocket = {}\n{http}\
              [[database]]\nname = \"*\"\nhost = \"127.0.0.1\"\nport = {}\n{server_password}\
              [admin]\nadmin_users = [\"postgres\"]\n[[user]]\nname = \"postgres\"\n{proof}",
             options.listen,
@@ -299,11 +336,13 @@ impl Stack<'_> {
         let plane = reachable(self.options.listen);
         let (primary_port, replica_port) = (self.options.primary_port, self.options.replica_port);
         let (stats_socket, dir) = (self.place.stats_socket(), self.place.dir.clone());
+        let http = self.http.map(|address| format!("http://{}/", reachable(address)));
         if self.options.json {
             let ready = Ready {
                 plane: format!("postgresql://postgres@{plane}/postgres"),
                 primary: format!("postgresql://postgres@127.0.0.1:{primary_port}/postgres"),
                 replica: format!("postgresql://postgres@127.0.0.1:{replica_port}/postgres"),
+                http,
                 stats_socket,
                 dir,
                 optimacore_pid,
@@ -312,7 +351,9 @@ impl Stack<'_> {
         }
         let psql = |host: IpAddr, port: u16| format!("psql -h {host} -p {port} -U postgres postgres");
         let local = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        let lines = [
+        let dashboard =
+            http.map(|place| format!("  dashboard   {}   (metrics: {place}metrics)", terminal::bold(&place)));
+        let mut lines = vec![
             terminal::bold("OptimaCore is ready."),
             String::new(),
             format!("  data plane  {}", terminal::bold(&psql(plane.ip(), plane.port()))),
@@ -327,6 +368,9 @@ impl Stack<'_> {
             },
             "Ctrl-C stops everything; the data stay.".to_owned(),
         ];
+        if let Some(dashboard) = dashboard {
+            lines.insert(5, dashboard);
+        }
         terminal::print(&lines.join("\n"))
     }
 

@@ -4,8 +4,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that fails panics")]
 
-use std::io::{BufRead as _, BufReader, Read as _};
-use std::net::TcpListener;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -45,20 +45,23 @@ fn open_dir() -> TempDir {
     dir
 }
 
-/// Three ports that were free. None is of the range that the kernel gives to outgoing connections, of which there are many.
-fn free_ports() -> [u16; 3] {
+/// Four ports that were free. None is of the range that the kernel gives to outgoing connections, of which there are many.
+fn free_ports() -> [u16; 4] {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     let first = 20_000 + u16::try_from(std::process::id() % 100).unwrap() * 100;
     let mut free = std::iter::from_fn(|| Some(first + NEXT.fetch_add(1, Ordering::Relaxed) % 1000))
         .filter(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok());
-    [(); 3].map(|()| free.next().unwrap())
+    [(); 4].map(|()| free.next().unwrap())
 }
 
-fn command(dir: &Path, [plane, primary, replica]: [u16; 3], more: &[&str]) -> Command {
+fn command(dir: &Path, [plane, primary, replica, http]: [u16; 4], more: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ctl"));
     command.args(["dev", "--json", "--dir"]).arg(dir).arg("--optimacore").arg(optimacore());
     command.args(["--listen", &format!("127.0.0.1:{plane}"), "--primary-port", &primary.to_string()]);
     command.args(["--replica-port", &replica.to_string()]).args(more);
+    if !more.contains(&"--no-http") {
+        command.args(["--http", &format!("127.0.0.1:{http}")]);
+    }
     command
 }
 
@@ -68,7 +71,7 @@ struct Stack {
 }
 
 impl Stack {
-    fn start(dir: &Path, ports: [u16; 3], more: &[&str]) -> Self {
+    fn start(dir: &Path, ports: [u16; 4], more: &[&str]) -> Self {
         let mut child = command(dir, ports, more).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
@@ -131,12 +134,24 @@ fn refused(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
+/// What is answered to whoever asks for the dashboard.
+fn page(port: u16) -> String {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+    let mut page = String::new();
+    stream.read_to_string(&mut page).unwrap();
+    page
+}
+
 #[test]
 fn a_stack_serves_replicates_stops_resumes_and_tells_of_a_dead_data_plane() {
     let (dir, ports) = (open_dir(), free_ports());
     let dir = dir.path().join("it's a \"stack\"");
     let stack = Stack::start(&dir, ports, &["--pool-size", "5"]);
     stack.psql("plane", "", "CREATE TABLE t AS SELECT 7 AS a").unwrap();
+    let http = stack.ready.get("http").unwrap().as_str().unwrap();
+    assert_eq!(http, format!("http://127.0.0.1:{}/", ports[3]));
+    assert!(page(ports[3]).starts_with("HTTP/1.1 200 OK\r\n"), "{}", page(ports[3]));
     assert_eq!(stack.psql("plane", "", "SELECT a FROM t").unwrap(), "7");
     assert_eq!(stack.psql("primary", "", "SELECT a, pg_is_in_recovery() FROM t").unwrap(), "7|f");
     wait_until("the replica follows", || {
@@ -170,7 +185,9 @@ fn two_stacks_run_side_by_side_with_and_without_password_and_leftovers_are_ended
     let (locked_dir, open_one) = (open_dir(), open_dir());
     let locked = Stack::start(locked_dir.path(), free_ports(), &["--password", "o'pen \"sesame\""]);
     let open_ports = free_ports();
-    let open = Stack::start(open_one.path(), open_ports, &[]);
+    let open = Stack::start(open_one.path(), open_ports, &["--no-http"]);
+    assert!(open.ready.get("http").unwrap().is_null());
+    assert!(TcpListener::bind(("127.0.0.1", open_ports[3])).is_ok());
     for which in ["plane", "primary", "replica"] {
         assert_eq!(locked.psql(which, "o'pen \"sesame\"", "SELECT 1").as_deref(), Ok("1"), "{which}");
         let error = locked.psql(which, "wrong", "SELECT 1").unwrap_err();
@@ -191,8 +208,12 @@ fn two_stacks_run_side_by_side_with_and_without_password_and_leftovers_are_ended
 #[test]
 fn options_that_cannot_be_are_refused_before_anything_starts() {
     let dir = open_dir();
-    let same = refused(&command(dir.path(), [6432, 5532, 5532], &[]).output().unwrap());
+    let same = refused(&command(dir.path(), [6432, 5532, 5532, 6480], &[]).output().unwrap());
     assert!(same.contains("ports of their own"), "{same}");
+    let same = refused(&command(dir.path(), [6432, 5532, 5533, 5533], &[]).output().unwrap());
+    assert!(same.contains("--http needs a port of its own"), "{same}");
+    let both = command(dir.path(), free_ports(), &["--no-http"]).args(["--http", "[::1]:1"]).output().unwrap();
+    assert_eq!(both.status.code(), Some(2), "{both:?}");
     let cores = refused(&command(dir.path(), free_ports(), &["--cores", "3-1"]).output().unwrap());
     assert!(cores.contains("no list of cores"), "{cores}");
     assert!(!dir.path().join("primary").exists());

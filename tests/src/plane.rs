@@ -123,6 +123,12 @@ impl PlaneBuilder {
         self.set("stats", "statements", i64::from(count).into())
     }
 
+    /// A key of `[http]`.
+    #[must_use]
+    pub fn http(self, key: &str, value: impl Into<toml::Value>) -> Self {
+        self.set("http", key, value.into())
+    }
+
     /// A key of `[stats]`.
     #[must_use]
     pub fn stat(self, key: &str, value: &str) -> Self {
@@ -133,6 +139,12 @@ impl PlaneBuilder {
     #[must_use]
     pub fn log(self, level: &str) -> Self {
         self.set("log", "level", level.into())
+    }
+
+    /// A key of `[log]`.
+    #[must_use]
+    pub fn log_key(self, key: &str, value: &str) -> Self {
+        self.set("log", key, value.into())
     }
 
     /// A row of `[[hba]]`; an empty address stands for none.

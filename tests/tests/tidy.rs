@@ -184,3 +184,42 @@ fn unsafe_code_is_where_architecture_says() {
         );
     }
 }
+
+/// What a macro call says whose arguments begin at the front: its last text.
+fn said_by(arguments: &str) -> String {
+    let (mut depth, mut texts) = (1, Vec::new());
+    // what is at an odd place stands between quotes
+    for (place, piece) in arguments.split('"').enumerate() {
+        if place % 2 == 1 {
+            texts.push(piece);
+            continue;
+        }
+        for character in piece.chars() {
+            depth += i32::from(character == '(') - i32::from(character == ')');
+            if depth == 0 {
+                // a short one stands between others
+                return (*texts.iter().rfind(|text| text.len() > 5).unwrap()).to_owned();
+            }
+        }
+    }
+    panic!("{arguments} has no end")
+}
+
+#[test]
+fn every_error_in_the_log_has_an_entry_in_the_runbook_and_every_entry_its_error() {
+    let runbook = read("infra/RUNBOOK.md");
+    let (_, entries) = runbook.split_once("## Messages of level ERROR").unwrap();
+    let entries = entries.split_once("\n## ").map_or(entries, |(own, _)| own);
+    let mut told: Vec<&str> =
+        entries.lines().filter_map(|line| line.strip_prefix("### `")?.strip_suffix('`')).collect();
+    let mut said: Vec<String> = Vec::new();
+    for file in sources().iter().filter(|file| !file.starts_with("tests")) {
+        let text = read(&file.to_string_lossy());
+        said.extend(text.split("tracing::error!(").skip(1).map(said_by));
+    }
+    said.sort();
+    said.dedup();
+    told.sort_unstable();
+    assert!(said.len() >= 4, "they are found");
+    assert_eq!(said, told, "on the left what is said at level ERROR, on the right what infra/RUNBOOK.md tells of");
+}

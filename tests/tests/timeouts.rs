@@ -89,6 +89,18 @@ fn a_statement_within_its_limit_is_not_touched_however_long_its_transaction_has_
 }
 
 #[test]
+fn the_time_of_a_text_too_long_to_be_held_begins_with_it_too() {
+    let database = Cluster::shared().make_database();
+    let plane = before().pool("query_timeout", "1s").start();
+    let mut client = plane.client(&database);
+    client.query("begin").good();
+    let since = Instant::now();
+    wait_until("the transaction has waited", || since.elapsed() > Duration::from_millis(1300));
+    client.query(&format!("select pg_sleep(0.2) -- {}", "x".repeat(100_000))).good();
+    assert_eq!(reached(&plane, &database, "query_timeout"), 0);
+}
+
+#[test]
 fn a_statement_that_is_cancelled_in_a_transaction_fails_the_transaction_and_no_more() {
     let database = Cluster::shared().make_database();
     let plane = before().pool("query_timeout", "100ms").start();

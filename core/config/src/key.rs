@@ -3,9 +3,13 @@
 use std::fmt::Write as _;
 
 mod access;
+mod http;
+mod log;
 mod statistics;
 
 pub(crate) use access::{AUTH, HBA};
+pub(crate) use http::HTTP;
+pub(crate) use log::LOG;
 pub(crate) use statistics::STATS;
 
 /// One key.
@@ -279,18 +283,6 @@ pub(crate) const DNS: Section = Section {
     ],
 };
 
-pub(crate) const LOG: Section = Section {
-    title: "[log]",
-    name: "log",
-    doc: "What is logged, to standard error.",
-    keys: &[key(
-        "level",
-        "`error`, `warn`, `info`, `debug`, `trace`",
-        "\"info\"",
-        "The least important messages that are logged.",
-    )],
-};
-
 pub(crate) const ADMIN: Section = Section {
     title: "[admin]",
     name: "admin",
@@ -418,7 +410,7 @@ pub(crate) const USER: Section = Section {
 };
 
 /// All of them, in the order they are described in.
-pub(crate) const SECTIONS: [&Section; 14] = [
+pub(crate) const SECTIONS: [&Section; 15] = [
     &LISTEN,
     &RUNTIME,
     &LIMITS,
@@ -426,6 +418,7 @@ pub(crate) const SECTIONS: [&Section; 14] = [
     &SERVER,
     &DNS,
     &STATS,
+    &HTTP,
     &LOG,
     &ADMIN,
     &AUTH,

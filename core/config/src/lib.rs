@@ -8,8 +8,10 @@
 mod auth;
 mod error;
 pub mod hba;
+mod http;
 mod key;
 mod listing;
+mod log;
 pub mod pgbouncer;
 mod promise;
 mod read;
@@ -28,8 +30,10 @@ use std::time::Duration;
 
 pub use auth::{Auth, AuthQuery, Kinds, Known, Password, UserList};
 pub use error::{ConfigError, ConfigErrors};
+pub use http::Http;
 pub use key::reference;
 pub use listing::{Diff, Difference, Effect, Entry};
+pub use log::{Log, LogConnections, LogFormat, LogLevel};
 pub use promise::{SequenceState, ServerClean};
 pub use statistics::Stats;
 pub use timeout::{Timeout, TimeoutOverrides, Timeouts};
@@ -54,6 +58,8 @@ pub struct Config {
     pub pool: Pool,
     /// Where statistics are given out.
     pub stats: Stats,
+    /// Where metrics and the dashboard are looked at.
+    pub http: Http,
     /// What is logged.
     pub log: Log,
     /// Who may come in, and how.
@@ -131,13 +137,6 @@ impl Default for Limits {
     }
 }
 
-/// `[log]`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Log {
-    /// The least important messages that are logged. Default `info`.
-    pub level: LogLevel,
-}
-
 /// Names of databases that mean the console.
 pub const CONSOLE_DATABASES: [&str; 2] = ["optimacore", "pgbouncer"];
 
@@ -148,36 +147,6 @@ pub struct Admin {
     pub admin_users: Vec<String>,
     /// Users who may only look.
     pub stats_users: Vec<String>,
-}
-
-/// How important a message is.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum LogLevel {
-    /// A human must look.
-    Error,
-    /// Something is not as it should be.
-    Warn,
-    /// What the process does.
-    #[default]
-    Info,
-    /// What each connection does.
-    Debug,
-    /// What each message does.
-    Trace,
-}
-
-impl LogLevel {
-    /// As it is written in the file: `info`.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Error => "error",
-            Self::Warn => "warn",
-            Self::Info => "info",
-            Self::Debug => "debug",
-            Self::Trace => "trace",
-        }
-    }
 }
 
 /// How long a session keeps a server connection.

@@ -128,7 +128,11 @@ impl Config {
         optional(&mut out, "stats.export_dir", self.stats.export_dir.as_ref().map(|path| path.display()));
         out.push(entry("stats.export_interval", duration(self.stats.export_interval)));
         out.push(entry("stats.export_size_max", size(self.stats.export_size_max)));
+        secure::http(&mut out, &self.http);
         out.push(entry("log.level", self.log.level.name()));
+        out.push(entry("log.format", self.log.format.name()));
+        out.push(entry("log.connections", self.log.connections.name()));
+        out.push(entry("log.slow_statements", timeout(self.log.slow_statements)));
         out.push(entry("admin.admin_users", list(&self.admin.admin_users)));
         out.push(entry("admin.stats_users", list(&self.admin.stats_users)));
         secure::auth(&mut out, &self.auth);
@@ -204,6 +208,9 @@ impl Config {
             "limits.auth_timeout" => self.limits.auth_timeout = read_duration(value)?,
             "limits.shutdown_timeout" => self.limits.shutdown_timeout = read_duration(value)?,
             "log.level" => self.log.level = crate::value::level_named(value)?,
+            "log.format" => self.log.format = crate::value::log_format_named(value)?,
+            "log.connections" => self.log.connections = crate::value::log_connections_named(value)?,
+            "log.slow_statements" => self.log.slow_statements = read_timeout(value)?,
             known => match known.strip_prefix("pool.") {
                 Some(name) => set_pool(&mut self.pool, name, value)?,
                 None if self.listing().iter().any(|entry| entry.key == known) => {
@@ -221,6 +228,7 @@ fn alias(key: &str) -> Option<&'static str> {
     Some(match key {
         "max_client_conn" => "limits.max_client_connections",
         "client_login_timeout" => "limits.auth_timeout",
+        "log_connections" | "log_disconnections" => "log.connections",
         "default_pool_size" => "pool.size",
         "pool_mode" => "pool.mode",
         "query_wait_timeout" => "pool.query_wait_timeout",

@@ -14,6 +14,7 @@ use crate::{
 };
 
 pub(crate) mod auth;
+mod http;
 mod tls;
 
 pub(crate) fn read(text: &str, file: &str) -> Result<Config, ConfigErrors> {
@@ -74,6 +75,7 @@ fn config(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Config {
         dns: dns(reader, root),
         pool: pool(reader, root),
         stats: stats(reader, root),
+        http: http::http(reader, root),
         log: log(reader, root),
         admin: admin(reader, root),
         server,
@@ -86,6 +88,7 @@ fn config(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Config {
         reader.tell(None, "there is no [[database]]".to_owned());
     }
     tell_strangers(reader, root, &config);
+    tell_textless(reader, root, &config);
     reader.tell_twice(root, &key::DATABASE);
     reader.tell_twice(root, &key::USER);
     config
@@ -195,9 +198,24 @@ fn stats(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Stats {
 }
 
 fn log(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Log {
-    let table = reader.table(root, &key::LOG);
-    let level = table.and_then(|table| reader.read(&table, "level", value::level));
-    Log { level: level.unwrap_or_default() }
+    let Some(table) = reader.table(root, &key::LOG) else { return Log::default() };
+    Log {
+        level: reader.read(&table, "level", value::level).unwrap_or_default(),
+        format: reader.read(&table, "format", value::log_format).unwrap_or_default(),
+        connections: reader.read(&table, "connections", value::log_connections).unwrap_or_default(),
+        slow_statements: reader.read(&table, "slow_statements", value::timeout).unwrap_or_default(),
+    }
+}
+
+/// Slow statements are told by the texts that are counted.
+fn tell_textless(reader: &mut Reader<'_>, root: &DeTable<'_>, config: &Config) {
+    if config.stats.statements == 0
+        && config.log.slow_statements.duration().is_some()
+        && let Some(table) = reader.table(root, &key::LOG)
+    {
+        let message = "slow_statements tells statements that are counted, and stats.statements is 0".to_owned();
+        reader.tell(table.place("slow_statements"), message);
+    }
 }
 
 fn admin(reader: &mut Reader<'_>, root: &DeTable<'_>) -> Admin {

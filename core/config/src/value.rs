@@ -7,8 +7,8 @@ use std::time::Duration;
 use toml::de::DeValue;
 
 use crate::{
-    Host, LogLevel, PoolMode, ProofList, Range, Secret, SequenceState, ServerClean, ServerProtocol, SessionAttrs,
-    Share, Timeout, TlsMode,
+    Host, LogConnections, LogFormat, LogLevel, PoolMode, ProofList, Range, Secret, SequenceState, ServerClean,
+    ServerProtocol, SessionAttrs, Share, Timeout, TlsMode,
 };
 
 /// Longest path a Unix socket can have: `sun_path` without its NUL.
@@ -326,6 +326,33 @@ pub(crate) fn level(value: &DeValue<'_>) -> Parsed<LogLevel> {
 pub(crate) fn level_named(text: &str) -> Parsed<LogLevel> {
     let found = LEVELS.iter().find(|(name, _)| *name == text);
     found.map(|(_, level)| *level).ok_or_else(|| format!("\"{text}\" is no level such as info or debug"))
+}
+
+pub(crate) fn log_format(value: &DeValue<'_>) -> Parsed<LogFormat> {
+    choice(value, &LogFormat::ALL.map(|format| (format.name(), format)))
+}
+
+/// A form of the log by its name.
+pub(crate) fn log_format_named(text: &str) -> Parsed<LogFormat> {
+    let found = LogFormat::ALL.into_iter().find(|format| format.name() == text);
+    found.ok_or_else(|| format!("\"{text}\" is no form of the log; there are text and json"))
+}
+
+pub(crate) fn log_connections(value: &DeValue<'_>) -> Parsed<LogConnections> {
+    match value.as_bool() {
+        Some(true) => Ok(LogConnections::On),
+        Some(false) => Ok(LogConnections::Off),
+        None => choice(value, &LogConnections::ALL.map(|choice| (choice.name(), choice))),
+    }
+}
+
+/// The same as it is set while running; a pgbouncer.ini writes 1 and 0.
+pub(crate) fn log_connections_named(text: &str) -> Parsed<LogConnections> {
+    match text {
+        "on" | "1" => Ok(LogConnections::On),
+        "off" | "0" => Ok(LogConnections::Off),
+        _ => Err(format!("\"{text}\" is neither on nor off")),
+    }
 }
 
 /// An address range, or `None` for `local`.

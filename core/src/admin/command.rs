@@ -169,6 +169,31 @@ impl Command {
     }
 }
 
+impl Command {
+    /// What a command that changes something for everybody is about, for people; none for others. Reloads and the end are told
+    /// where they happen.
+    pub(crate) fn subject(&self) -> Option<String> {
+        match self {
+            Self::Set { key, value } => Some(format!("{key} = {value}")),
+            Self::Disable(name) | Self::Enable(name) => Some(format!("database {name}")),
+            Self::Pause(scope) | Self::Resume(scope) | Self::Reconnect(scope) | Self::Kill(scope) => {
+                Some(match scope {
+                    Scope::All => "all databases".to_owned(),
+                    Scope::Database(name) => format!("database {name}"),
+                })
+            }
+            Self::Suspend => Some("all databases".to_owned()),
+            Self::Show(_)
+            | Self::Reload
+            | Self::KillClient(_)
+            | Self::WaitClose(_)
+            | Self::Shutdown(_)
+            | Self::Block(_)
+            | Self::Deallocate(_) => None,
+        }
+    }
+}
+
 /// What `SHOW HELP` says.
 pub(crate) fn help() -> String {
     let mut out = String::from("Commands of the console");

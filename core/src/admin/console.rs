@@ -104,6 +104,7 @@ impl Shard {
         backend::write_backend_key_data(out, process_id, session.secret.as_bytes());
         backend::write_ready_for_query(out, TransactionStatus::Idle);
         self.stats.logins += 1;
+        self.tell_login(id);
         self.ready.push_back(id);
     }
 

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use config::{Config, LogLevel};
+use config::Config;
 use crossbeam::channel::{Receiver, RecvTimeoutError, Sender, unbounded};
 use runtime::{ShardHandle, ShardId};
 
@@ -18,6 +18,7 @@ use crate::admin::pinned::{PinLog, PinReport};
 use crate::admin::show::{Facts, Figures};
 use crate::admin::survey::{ClientRow, Count, ServerRow};
 use crate::admin::{Answer, Cut, Levers, Order, Petition, Presence, Refusal, State, Withdrawal};
+use crate::log::Dial;
 use crate::session::SessionId;
 use crate::shard::{Board, Message};
 use crate::systemd::Herald;
@@ -29,9 +30,6 @@ const LOOK_PAUSE: Duration = Duration::from_millis(10);
 /// Averages are of the time since the beginning of the last whole period.
 pub(crate) const STATS_PERIOD: Duration = Duration::from_secs(60);
 
-/// Sets what is logged.
-pub(crate) type LogDial = Box<dyn Fn(LogLevel) + Send>;
-
 /// See the module documentation.
 pub(crate) struct Desk {
     pub(super) shards: Vec<ShardHandle<Message>>,
@@ -39,7 +37,7 @@ pub(crate) struct Desk {
     pub(super) config: Arc<Config>,
     /// Where the configuration is read from.
     pub(super) file: PathBuf,
-    pub(super) log: LogDial,
+    pub(super) log: Dial,
     /// Tells systemd what we do.
     pub(super) herald: Arc<Herald>,
     /// Where clients come, for people.
@@ -143,7 +141,7 @@ impl Desk {
     }
 
     /// Where the configuration is read from anew, how the log is changed, and who is told where clients come.
-    pub(crate) fn with(mut self, file: PathBuf, log: LogDial, (herald, places): (Arc<Herald>, String)) -> Self {
+    pub(crate) fn with(mut self, file: PathBuf, log: Dial, (herald, places): (Arc<Herald>, String)) -> Self {
         self.file = file;
         self.log = log;
         self.herald = herald;
@@ -204,10 +202,12 @@ impl Desk {
             Petition::Pause => {
                 let outcome = self.pause(&Scope::All);
                 tracing::info!(?outcome, "PAUSE by signal");
+                outcome.iter().for_each(|()| self.board.events.tell("pause", "by signal"));
             }
             Petition::Resume => {
                 let outcome = self.resume(&Scope::All);
                 tracing::info!(?outcome, "RESUME by signal");
+                outcome.iter().for_each(|_| self.board.events.tell("resume", "by signal"));
             }
             Petition::Stop(how) => self.on_stop(how),
             Petition::Pinned(report) => {
@@ -255,6 +255,9 @@ impl Desk {
         };
         let goal = Goal::of(command);
         let tag = command.tag();
+        if let (Ok(_), Some(subject)) = (&done, command.subject()) {
+            self.board.events.tell(&tag.to_ascii_lowercase(), &subject);
+        }
         match (done, goal) {
             (Err(refusal), _) => Some(Answer::Refused(refusal)),
             (Ok(notices), None) => Some(Answer::Done { tag, notices }),

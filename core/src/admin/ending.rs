@@ -72,6 +72,7 @@ impl Desk {
     fn begin_to_end(&mut self, status: &str) {
         self.ending = Ending::Begun;
         self.herald.stopping(status);
+        self.board.events.tell("stopping", status);
     }
 
     fn drain(&self, timeout: Duration) {

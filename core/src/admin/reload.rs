@@ -84,8 +84,8 @@ impl Desk {
     }
 
     fn adopt(&mut self, new: Config) {
-        if new.log.level != self.config.log.level {
-            (self.log)(new.log.level);
+        if new.log != self.config.log {
+            (self.log)(new.log);
         }
         self.hand_out(new);
     }

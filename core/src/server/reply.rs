@@ -162,10 +162,11 @@ impl Shard {
     }
 
     fn deliver(&mut self, io: &mut World<'_>, run: &Run, bytes: Option<&[u8]>) {
-        if let (Some(session), Some(bytes)) = (run.to.and_then(|id| self.sessions.get(id)), bytes)
+        if let (Some(session), Some(bytes)) = (run.to.and_then(|id| self.sessions.get_mut(id)), bytes)
             && !bytes.is_empty()
         {
             self.stats.bytes_out += bytes.len() as u64;
+            session.record.bytes_out += bytes.len() as u64;
             io.output(session.socket).extend_from_slice(bytes);
         }
     }
@@ -508,7 +509,8 @@ impl Reply<'_> {
             let kind = self.session.as_deref_mut().map_or(0, |session| std::mem::take(&mut session.kind));
             let tag = self.count_ready(owed);
             let (server, pool, session) = (self.id, self.server.pool, self.to.filter(|_| self.session.is_some()));
-            self.times.on_ended(Ended { server, pool, session, flight, due: began, kind, tag, len });
+            let rows = self.end_of_request();
+            self.times.on_ended(Ended { server, pool, session, flight, due: began, kind, tag, len, rows });
         }
         if self.server.catalog_touched && status == TransactionStatus::Idle {
             self.server.catalog_touched = false;

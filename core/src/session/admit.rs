@@ -304,6 +304,9 @@ impl Shard {
                     let user = login.start.user.clone();
                     let _sent: Result<(), _> = self.board.clerk.send(Ask::Forget { database, user });
                 }
+                // the exchange has told the client so
+                self.stats.count_error(b"28P01");
+                self.note_farewell(id, || "28P01 password authentication failed".to_owned());
                 self.end_session(io, id, None);
                 false
             }

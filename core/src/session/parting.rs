@@ -34,6 +34,16 @@ pub(crate) enum Coming {
     Unsaid,
 }
 
+impl Coming {
+    /// What the log says of a client that has ended its session itself.
+    pub(crate) const fn farewell(self) -> &'static str {
+        match self {
+            Self::More | Self::Nothing => "goodbye",
+            Self::Unsaid => "hung up without a goodbye",
+        }
+    }
+}
+
 /// A client that may have gone.
 pub(crate) struct Parting {
     session: SessionId,

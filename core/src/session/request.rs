@@ -148,6 +148,7 @@ impl Shard {
         let Some(session) = self.sessions.get_mut(id) else { return };
         session.input.extend_from_slice(bytes);
         session.record.requested_at = io.now();
+        session.record.bytes_in += bytes.len() as u64;
         session.active_at = io.now();
         session.came_at = io.now();
         if matches!(session.place, Place::Exclusive(_)) {
@@ -394,11 +395,12 @@ impl Shard {
     /// Ends a session: says why if there is a reason, and lets go of what it holds.
     pub(crate) fn end_session(&mut self, io: &mut World<'_>, id: SessionId, failure: Option<&Failure>) {
         let Some(session) = self.sessions.get(id) else { return };
-        let socket = session.socket;
+        let (socket, goodbye) = (session.socket, session.coming.farewell());
         if let Some(failure) = failure.filter(|_| !self.is_within_message(id)) {
             failure.write(io.output(socket), Disposition::Close);
             self.count_failure(id, failure);
         }
+        self.note_farewell(id, || failure.map_or_else(|| goodbye.to_owned(), ToString::to_string));
         io.close_after_output(socket);
         self.leave(io, id);
     }
@@ -407,11 +409,13 @@ impl Shard {
     pub(crate) fn cut_session(&mut self, io: &mut World<'_>, id: SessionId) {
         let Some(session) = self.sessions.get(id) else { return };
         io.close(session.socket);
+        self.note_farewell(id, || "cut off in the middle of a message, or because it does not read".to_owned());
         self.leave(io, id);
     }
 
     /// A client is gone.
-    pub(crate) fn on_client_closed(&mut self, io: &mut World<'_>, id: SessionId, _cause: &Closed) {
+    pub(crate) fn on_client_closed(&mut self, io: &mut World<'_>, id: SessionId, cause: &Closed) {
+        self.note_farewell(id, || cause.to_string());
         self.leave(io, id);
     }
 

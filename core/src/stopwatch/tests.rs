@@ -55,7 +55,7 @@ impl Script {
 
 fn ended(server: ServerId, flight: Flight, due: Instant) -> Ended {
     let (pool, session, kind, tag) = (PoolId(0), None, 0, Tag::NONE);
-    Ended { server, pool, session, flight, due, kind, tag, len: 0 }
+    Ended { server, pool, session, flight, due, kind, tag, len: 0, rows: 0 }
 }
 
 #[test]
@@ -99,6 +99,11 @@ fn replies_that_are_read_together_have_shared_the_time_since_the_turn_before() {
     script.turn((900, 900), &[900], 0);
     script.turn((1_000, 1_000), &[], 2);
     assert_eq!(script.spans(), [[0, 0, 950, 50], [0, 50, 50, 0]]);
+    // a quick one behind a slow one is not given half of its time because the shard woke a little late
+    let mut script = Script::new();
+    script.turn((0, 0), &[0; 2], 0);
+    script.turn((400_000, 400_000), &[], 2);
+    assert_eq!(script.spans(), [[0, 0, 399_500, 500], [0, 399_500, 500, 0]]);
 }
 
 #[test]

@@ -25,6 +25,8 @@ use paper::Note;
 const WAITING_LEN_MAX: usize = 4 << 20;
 /// How often `run.json` is brought up to date, in microseconds.
 const PAPER_EVERY_US: u64 = 10_000_000;
+/// Bytes of text for Prometheus in a second: with thousands of series it is replaced less often.
+const TEXT_PER_SECOND: u64 = 1 << 20;
 /// What the names of all files that are rotated begin with.
 const PREFIX: &str = "optimacore-";
 
@@ -77,6 +79,8 @@ pub struct Exporter {
     now_us: u64,
     /// When `run.json` was written.
     paper_us: u64,
+    /// When `optimacore.prom` is to be replaced.
+    text_us: u64,
 }
 
 /// The two files that grow.
@@ -103,6 +107,7 @@ impl Exporter {
             closed: Vec::new(),
             now_us: snapshot.taken_unix_us,
             paper_us: 0,
+            text_us: 0,
         }
     }
 
@@ -146,11 +151,18 @@ impl Exporter {
 
     /// What goes wrong with one file is no matter of the others.
     fn write_all(&mut self, snapshot: &Snapshot) -> io::Result<()> {
-        let replaced = self.replace("optimacore.prom", text::prometheus(snapshot).as_bytes());
+        let replaced = if self.now_us >= self.text_us { self.write_text(snapshot) } else { Ok(()) };
         let grown = self.append().and_then(|()| self.rotate());
         let is_due = self.now_us.saturating_sub(self.paper_us) >= PAPER_EVERY_US;
         let paper = if is_due { self.write_paper() } else { Ok(()) };
         replaced.and(grown).and(paper)
+    }
+
+    fn write_text(&mut self, snapshot: &Snapshot) -> io::Result<()> {
+        let text = text::prometheus(snapshot);
+        self.replace("optimacore.prom", text.as_bytes())?;
+        self.text_us = self.now_us + (text.len() as u64).saturating_mul(1_000_000) / TEXT_PER_SECOND;
+        Ok(())
     }
 
     /// Writes the lines that wait.

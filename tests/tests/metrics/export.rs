@@ -42,6 +42,13 @@ fn the_files_of_a_run_tell_what_happened_and_other_programs_read_them() {
     let counted = plane.pool(&database).requests();
     let told = || files(dir.path(), ".ndjson").pop().map_or(0, |path| requests(&lines(&path), &database));
     wait_until("the requests are exported", || told() == counted);
+    // replaced less often than the series grows
+    let of = format!("optimacore_requests_total{{database=\"{database}\"");
+    wait_until("the text says the same", || {
+        let text = fs::read_to_string(&prom).unwrap();
+        let counts = text.lines().filter(|line| line.starts_with(&of)).filter_map(|line| line.rsplit_once(' '));
+        counts.map(|(_, count)| count.parse::<u64>().unwrap()).sum::<u64>() == counted
+    });
     check_by_promtool(&fs::read_to_string(&prom).unwrap());
     let found = read_by("prom", &prom);
     assert_eq!(sum(&found, "optimacore_requests_total", &[("database", &database)]), counted as f64);
@@ -54,7 +61,7 @@ fn the_files_of_a_run_tell_what_happened_and_other_programs_read_them() {
     assert!(status.success(), "{said}");
     let lines = lines(&series);
     assert_eq!(lines[0]["schema"], "optimacore.series/1");
-    assert_eq!(events(&lines), ["start", "reload", "stop"]);
+    assert_eq!(events(&lines), ["start", "reload", "stopping", "stop"]);
     assert_eq!(requests(&lines, &database), counted);
     let reload = lines.iter().find(|line| line.get("event").is_some_and(|name| name == "reload")).unwrap();
     assert_eq!(reload["text"], "pool.size: 20 -> 7");

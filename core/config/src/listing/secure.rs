@@ -4,7 +4,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 
 use super::{Entry, HIDDEN, duration, entry, list, optional, secret};
-use crate::{Auth, Known, ListenTls, Password, ProofList, ServerTls};
+use crate::{Auth, Http, Known, ListenTls, Password, ProofList, ServerTls};
 
 fn file(out: &mut Vec<Entry>, key: &str, path: Option<&PathBuf>) {
     optional(out, key, path.map(|path| path.display()));
@@ -35,6 +35,17 @@ pub(super) fn server(out: &mut Vec<Entry>, of: &str, tls: &ServerTls) {
     file(out, &key("tls_key"), tls.identity.as_ref().map(|(_, key)| key));
     optional(out, &key("require_auth"), tls.require_auth.as_ref().map(ProofList::as_str));
     out.push(entry(&key("protocol"), tls.protocol.name()));
+}
+
+pub(super) fn http(out: &mut Vec<Entry>, http: &Http) {
+    optional(out, "http.listen", http.listen);
+    secret(out, "http.token_file", http.token.as_ref().map(Password::as_str));
+    file(out, "http.tls_cert", http.identity.as_ref().map(|(certificate, _)| certificate));
+    file(out, "http.tls_key", http.identity.as_ref().map(|(_, key)| key));
+    file(out, "http.tls_client_ca", http.client_ca.as_ref());
+    for (key, names) in [("http.allowed_hosts", &http.allowed_hosts), ("http.allowed_origins", &http.allowed_origins)] {
+        optional(out, key, (!names.is_empty()).then(|| list(names)));
+    }
 }
 
 pub(super) fn auth(out: &mut Vec<Entry>, auth: &Auth) {

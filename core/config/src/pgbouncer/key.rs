@@ -111,7 +111,7 @@ const SERVER: &str = "[server]";
 
 const OWN_SUITES: &str = "rustls offers its own, all of them safe";
 const BUFFERS: &str = "buffers grow and shrink with what they hold";
-const LOG: &str = "log.level = \"debug\" tells of every connection; there is no switch for this alone";
+const LOG: &str = "what goes wrong is logged in any case";
 const STDERR: &str = "the log goes to standard error, where systemd's journal finds it";
 const RESOLVER: &str = "the system's resolver is asked as it is configured";
 const KEEPALIVE: &str = "keep-alive is always on: after 60 s, every 10 s, 5 times";
@@ -158,8 +158,8 @@ pub(super) const GLOBAL: &[Known] = &[
     known("listen_addr", Kind::Text, LISTEN, How::Own("listen.addresses")),
     unsaid("128", known("listen_backlog", Kind::Int, LISTEN, How::Number("backlog", Zero::Nothing))),
     known("listen_port", Kind::Int, LISTEN, How::Own("listen.addresses")),
-    not_needed("log_connections", Kind::Int, LOG),
-    not_needed("log_disconnections", Kind::Int, LOG),
+    known("log_connections", Kind::Int, "[log]", How::Own("log.connections")),
+    known("log_disconnections", Kind::Int, "[log]", How::Own("log.connections")),
     not_needed("log_pooler_errors", Kind::Int, LOG),
     not_needed("log_stats", Kind::Int, "statistics are asked for: ctl stats, SHOW STATS"),
     not_needed("logfile", Kind::Text, STDERR),

@@ -120,6 +120,7 @@ fn a_whole_file_is_as_it_would_be_in_our_own_words() {
 
         [log]
         level = "debug"
+        connections = "on"
 
         [admin]
         admin_users = ["ann"]

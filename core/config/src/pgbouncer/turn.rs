@@ -167,6 +167,7 @@ impl Turner<'_> {
         }
         self.min_pool_size();
         self.verbose();
+        self.log_connections();
     }
 
     /// Does what the table of keys says.
@@ -219,6 +220,23 @@ impl Turner<'_> {
         let table = self.doc.table("[log]");
         self.set(table, "level", &quote(level), &value);
         self.note_new_name(&value, "log", "level");
+    }
+
+    /// Two switches are one here, and PgBouncer's are on unless it is said otherwise.
+    fn log_connections(&mut self) {
+        let mut written = false;
+        for name in ["log_connections", "log_disconnections"] {
+            let value = self.said_or(name, "1");
+            let on = number(&value.text).is_some_and(|number| number != 0);
+            if on && !written {
+                let table = self.doc.table("[log]");
+                self.set(table, "connections", &quote("on"), &value);
+                self.note_new_name(&value, "log", "connections");
+                written = true;
+            } else if value.place.is_some() {
+                self.note(&value, Fate::NotNeeded, "log.connections tells of coming and going together");
+            }
+        }
     }
 
     /// Addresses and the Unix socket.

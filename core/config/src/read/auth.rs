@@ -158,6 +158,11 @@ pub(super) fn password(reader: &mut Reader<'_>, table: &Table<'_>, name: &str, i
     if table.find(name).is_some() {
         reader.tell(table.place(in_file), format!("{name} is there too; one of them is enough"));
     }
+    password_of_file(reader, table, in_file)
+}
+
+/// A password in the file that a key names.
+pub(super) fn password_of_file(reader: &mut Reader<'_>, table: &Table<'_>, in_file: &str) -> Option<Password> {
     let path = path(reader, table, in_file)?;
     match secret::from_file(&path) {
         Ok(password) => Some(password),

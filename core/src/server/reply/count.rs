@@ -32,8 +32,10 @@ impl Reply<'_> {
     }
 
     pub(super) fn count_rows(&mut self, tag: Tag, command_tag: &[u8]) {
-        if self.session.is_some() {
-            self.tallies.on_rows(self.server.pool, tag, rows_of(command_tag));
+        if let Some(session) = self.session.as_deref_mut() {
+            let rows = rows_of(command_tag);
+            session.account.rows = session.account.rows.saturating_add(rows);
+            self.tallies.on_rows(self.server.pool, tag, rows);
         }
     }
 
@@ -50,6 +52,13 @@ impl Reply<'_> {
                 session.account.failure = Failing::Yes;
             }
         }
+    }
+
+    /// A request has ended; gives how many rows it gave or changed.
+    pub(super) fn end_of_request(&mut self) -> u64 {
+        let Some(session) = self.session.as_deref_mut() else { return 0 };
+        session.record.requests += 1;
+        std::mem::take(&mut session.account.rows)
     }
 
     /// A request has ended; gives the tag that its time is counted for.

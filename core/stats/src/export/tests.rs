@@ -232,6 +232,25 @@ fn what_waits_is_bounded_and_the_next_file_is_readable_alone() {
 }
 
 #[test]
+fn a_long_text_is_replaced_less_often() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut exporter = exporter(dir.path());
+    let mut snapshot = example::snapshot();
+    let pool = snapshot.pools[0].clone();
+    // two megabytes and more
+    snapshot.pools.extend((0..300).map(|number| crate::PoolStats { user: format!("u{number}"), ..pool.clone() }));
+    let mut texts = Vec::new();
+    for _ in 0..4 {
+        exporter.tick(&snapshot).unwrap();
+        texts.push(text_of(&dir.path().join("optimacore.prom")));
+        snapshot = later(&snapshot);
+    }
+    assert!(texts[0].len() > 2 << 20 && texts[0].len() < 10 << 20, "{}", texts[0].len());
+    assert_eq!(texts[0], texts[1]);
+    assert_eq!(texts[0], texts[2]);
+}
+
+#[test]
 fn two_runs_of_one_second_do_not_share_a_file() {
     let dir = tempfile::tempdir().unwrap();
     for _ in 0..3 {
