@@ -8,10 +8,10 @@ export OPTIMACORE_COMMIT ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help deps build run check test bench soak deny fmt clean
+.PHONY: help deps build dashboard run check test bench soak deny fmt clean
 
 help: ## list the tasks
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## install what building and testing need (apt, pip, npm)
 	infra/deps.sh
@@ -19,7 +19,16 @@ deps: ## install what building and testing need (apt, pip, npm)
 build: ## build optimacore and ctl
 	$(CARGO) build --release --locked -p optimacore -p optimacore-ctl
 
-run: build ## start PostgreSQL, a replica and the data plane; Ctrl-C stops them
+DASHBOARD := $(shell find dashboard/src dashboard/public dashboard/index.html dashboard/package-lock.json -type f ! -name font.ts)
+
+dashboard: dashboard/dist/index.html ## build the dashboard into dashboard/dist, and as one file into dashboard/dist-single
+
+# by the lock file, and only when it has changed
+dashboard/dist/index.html: $(DASHBOARD)
+	cd dashboard && { cmp -s package-lock.json node_modules/.lock || { npm ci --silent && cp package-lock.json node_modules/.lock; }; }
+	cd dashboard && npm run --silent build
+
+run: dashboard build ## start PostgreSQL, a replica and the data plane; Ctrl-C stops them
 	$(TARGET)/release/ctl dev $(ARGS)
 
 check: ## formatting, lints, the rules of the house
@@ -30,9 +39,9 @@ check: ## formatting, lints, the rules of the house
 # what depends on PostgreSQL's release
 NEWEST := --test cancel --test drivers --test leak --test protocol --test state --test tls_auth
 
-test: ## all tests, against real PostgreSQL; those of NEWEST also against the newest
+test: dashboard ## all tests, against real PostgreSQL; those of NEWEST also against the newest
 	$(CARGO) build --locked --quiet -p optimacore -p optimacore-ctl
-	$(CARGO) test --workspace --locked --quiet
+	$(CARGO) test --workspace --locked --quiet --no-fail-fast
 	OPTIMACORE_POSTGRES=newest $(CARGO) test --locked --quiet -p optimacore-tests $(NEWEST)
 
 bench: ## throughput against PostgreSQL and pgbouncer, latency against rate; ARGS="--quick" for a short one

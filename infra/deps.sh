@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what building and testing need, and only what is missing: a C compiler and make, openssl, PostgreSQL, pgbouncer, systemd, strace, promtool,
-# Python, Node and Java with the drivers, and the newest PostgreSQL, that the tests use. Debian 12 and its relatives.
+# Python, Node and Java with the drivers, the newest PostgreSQL, and Chromium with the dashboard's packages, that the tests use. Debian 12 and its
+# relatives.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -21,6 +22,8 @@ need javac default-jdk-headless
 [ -e /usr/share/java/postgresql.jar ] || missing="$missing libpostgresql-jdbc-java"
 need systemd-analyze systemd
 need strace strace
+need chromium chromium
+need pdftotext poppler-utils
 need promtool prometheus
 python3 -c 'import ensurepip' 2>/dev/null || missing="$missing python3-venv"
 ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql postgresql-client"
@@ -47,5 +50,9 @@ if [ -x tests/tests/drivers/install.sh ]; then
 fi
 if [ -x tests/tests/regress/install.sh ]; then
     tests/tests/regress/install.sh
+fi
+# by the lock file, and only when it has changed
+if [ -e dashboard/package-lock.json ] && ! cmp -s dashboard/package-lock.json dashboard/node_modules/.lock; then
+    (cd dashboard && npm ci --silent && cp package-lock.json node_modules/.lock)
 fi
 say 'everything is there'

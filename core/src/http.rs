@@ -36,7 +36,7 @@ const CONNECTIONS_MAX: u32 = 64;
 /// Streams at once, live or of the history.
 const STREAMS_MAX: u32 = 16;
 /// How much the threads give way to others.
-const NICENESS: i32 = 10;
+const NICENESS: i32 = 5;
 
 /// The endpoint before it is served.
 #[derive(Debug)]

@@ -10,13 +10,15 @@ use std::time::{Duration, Instant};
 
 use harness::certificate::{Authority, Files, Wanted};
 use harness::cluster::{SUPERUSER, signal_process};
-use harness::{Cluster, DEADLINE, Plane, PlaneBuilder, Request, port, wait_until};
+use harness::{Cluster, DEADLINE, Plane, PlaneBuilder, Request, port, wait_until, wait_within};
 use rustix::process::Signal;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
 
+/// What takes ten seconds of the other side's patience, on a machine that is busy with other tests.
+const LONG: Duration = Duration::from_secs(180);
 const TOKEN: &str = "open sesame of these tests";
 const SOUND_TOKEN: &str = "opensesameofthesetests";
 
@@ -402,11 +404,10 @@ fn requests_past_their_limits_are_refused_and_closed() {
     }
     // a request that does not come to its end: told so, and closed
     let mut late = site.connect();
+    late.set_read_timeout(Some(LONG)).unwrap();
     late.write_all(b"GET /metrics HTTP/1.1\r\nHost: local").unwrap();
-    let began = Instant::now();
     let answer = Answer::read(&mut late);
     assert!(answer.is_refusal(408), "{answer:?}");
-    assert!(began.elapsed() < DEADLINE, "{:?}", began.elapsed());
     assert_eq!(site.ask("/metrics", &[]).status, 200);
 }
 
@@ -429,7 +430,7 @@ fn a_hundred_connections_and_slow_ones_keep_nobody_from_queries_or_scrapes_for_l
     }
     assert!(turned_away > 0, "there is a bound to connections");
     // they go on for ever, a byte at a time, and are given up nevertheless
-    wait_until("the endpoint answers again", || {
+    wait_within(LONG, "the endpoint answers again", || {
         for stream in &mut slow {
             let _written: io::Result<()> = stream.write_all(b"x");
         }
@@ -531,7 +532,7 @@ fn a_reader_that_takes_nothing_is_let_go_and_costs_no_memory() {
     slow.set_write_timeout(Some(Duration::from_millis(200))).unwrap();
     let memory = site.plane.memory_len();
     let request = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n";
-    wait_until("it is cut off", || match slow.write_all(request) {
+    wait_within(LONG, "it is cut off", || match slow.write_all(request) {
         Ok(()) => false,
         Err(error) => error.kind() != io::ErrorKind::WouldBlock,
     });
