@@ -44,12 +44,15 @@ test: dashboard ## all tests, against real PostgreSQL; those of NEWEST also agai
 	$(CARGO) test --workspace --locked --quiet --no-fail-fast
 	OPTIMACORE_POSTGRES=newest $(CARGO) test --locked --quiet -p optimacore-tests $(NEWEST)
 
-bench: ## throughput against PostgreSQL and pgbouncer; ARGS="--quick" for a short one
+bench: ## throughput against PostgreSQL and pgbouncer, latency against rate; ARGS="--quick" for a short one
 	$(CARGO) build --release --locked -p optimacore -p optimacore-benches
 	$(TARGET)/release/bench $(ARGS)
+	$(TARGET)/release/optimacore-bench curve --quick
 
 soak: ## the long form of the tests: the oracle, the leak list, attacks, mutated inputs, PostgreSQL's own; about 40 minutes
 	$(CARGO) build --locked --quiet -p optimacore
+	$(CARGO) build --release --locked --quiet -p optimacore-benches
+	$(TARGET)/release/optimacore-bench check --rate-tolerance 5 --pgbench-tolerance 30
 	OPTIMACORE_SOAK_SECONDS=600 $(CARGO) test --locked -p optimacore-tests --test oracle -- --nocapture
 	OPTIMACORE_SOAK_SECONDS=120 $(CARGO) test --locked -p optimacore-tests --test leak
 	OPTIMACORE_SOAK_REPLIES=5000000 $(CARGO) test --locked -p optimacore-tests --test throng

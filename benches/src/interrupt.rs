@@ -31,6 +31,11 @@ impl Interrupt {
         Ok(())
     }
 
+    /// Whether someone asked.
+    pub(crate) fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+
     /// Sleeps, unless someone asks.
     pub(crate) fn sleep(&self, duration: Duration) -> anyhow::Result<()> {
         let end = Instant::now() + duration;

@@ -2,10 +2,11 @@
 //! turns.
 //!
 //! `bench` (in `bin/`) is the program; all it does is here. It starts everything it measures by itself in a directory of its
-//! own and removes it at the end. `README.md` says what the figures mean.
+//! own and removes it at the end. `README.md` says what the figures mean. `optimacore-bench`, the load generator, is in `generator`.
 
 pub mod case;
 pub mod dress;
+pub mod generator;
 pub mod idle;
 pub mod interrupt;
 pub mod load;

@@ -70,7 +70,8 @@ fn line_of(path: &str, name: &str) -> Option<String> {
     Some(value.trim().to_owned())
 }
 
-fn commit() -> Option<String> {
+/// The commit of the source that is here, if any.
+pub(crate) fn commit() -> Option<String> {
     let output = Command::new("git").args(["describe", "--always", "--dirty=+", "--exclude=*"]).output().ok()?;
     let text = String::from_utf8(output.stdout).ok().filter(|_| output.status.success())?;
     Some(text.trim().to_owned())
@@ -78,7 +79,7 @@ fn commit() -> Option<String> {
 
 /// Years are counted from March, so that the leap day is the last of one; 719,468 days before 1970 begin the first such year of
 /// the calendar, and the calendar repeats every 146,097 days.
-fn utc(seconds: u64) -> String {
+pub(crate) fn utc(seconds: u64) -> String {
     let (days, second) = (seconds / 86_400 + 719_468, seconds % 86_400);
     let (era, day) = (days / 146_097, days % 146_097);
     let year = (day - day / 1_460 + day / 36_524 - day / 146_096) / 365;

@@ -36,6 +36,16 @@ pub struct Pgbouncer {
 impl Programs {
     /// Finds them; `pgbouncer` and `optimacore` go before what would be found.
     pub fn find(pgbouncer: Option<&Path>, optimacore: Option<&Path>) -> anyhow::Result<Self> {
+        let optimacore = find_optimacore(optimacore)?;
+        Ok(Self { pgbouncer: find_pgbouncer(pgbouncer)?, ..Self::find_postgres(optimacore)? })
+    }
+
+    /// Finds those of PostgreSQL, where neither pgbouncer nor OptimaCore is measured.
+    pub(crate) fn find_without_plane() -> anyhow::Result<Self> {
+        Self::find_postgres(PathBuf::new())
+    }
+
+    fn find_postgres(optimacore: PathBuf) -> anyhow::Result<Self> {
         let dirs = postgres_dirs();
         let one = |name: &str| {
             dirs.iter().map(|dir| dir.join(name)).find(|path| path.is_file()).with_context(|| {
@@ -46,8 +56,8 @@ impl Programs {
             postgres: one("postgres")?,
             initdb: one("initdb")?,
             pgbench: one("pgbench")?,
-            pgbouncer: find_pgbouncer(pgbouncer)?,
-            optimacore: find_optimacore(optimacore)?,
+            pgbouncer: None,
+            optimacore,
         })
     }
 }

@@ -1,7 +1,7 @@
 //! The servers that are measured: a PostgreSQL cluster, pgbouncer and OptimaCore before it.
 
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -127,6 +127,31 @@ impl Stack {
         let mut server = Server { peer, carrier, port, process };
         server.wait_until_ready(&self.interrupt)?;
         Ok(Some(server))
+    }
+
+    /// Where the cluster listens.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Starts somebody else's program before the cluster; gives where it listens. `{port}`, `{postgres_port}` and `{config}`
+    /// stand for what they say.
+    pub(crate) fn start_command(
+        &self,
+        name: &str,
+        command: &[String],
+        config: Option<&str>,
+    ) -> anyhow::Result<(Process, u16)> {
+        let port = free_port()?;
+        let fill =
+            |text: &str| text.replace("{port}", &port.to_string()).replace("{postgres_port}", &self.port.to_string());
+        let config = config.map(|text| self.place.write(&format!("{name}-{port}.conf"), &fill(text))).transpose()?;
+        let config = config.map(|path| path.display().to_string()).unwrap_or_default();
+        let (program, arguments) = command.split_first().with_context(|| format!("the command of {name} is empty"))?;
+        let mut started = self.place.server_command(Path::new(program));
+        started.args(arguments.iter().map(|argument| fill(argument).replace("{config}", &config)));
+        let log = self.place.path(&format!("{name}-{port}.log"));
+        Ok((Process::start(name, &mut started, &log, Signal::TERM)?, port))
     }
 
     fn start_pgbouncer(&self, pgbouncer: &Pgbouncer, port: u16, carrier: Carrier) -> anyhow::Result<Process> {

@@ -26,6 +26,15 @@ pub fn ctl() -> &'static Path {
     BUILT.get_or_init(|| build("optimacore-ctl", "ctl"))
 }
 
+/// `optimacore-bench` of this workspace, built when it is not fresh.
+///
+/// # Panics
+/// When it does not build.
+pub fn bench() -> &'static Path {
+    static BUILT: OnceLock<PathBuf> = OnceLock::new();
+    BUILT.get_or_init(|| build("optimacore-benches", "optimacore-bench"))
+}
+
 fn build(package: &str, name: &str) -> PathBuf {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut build = Command::new(cargo);

@@ -19,7 +19,7 @@ const ARROWS: [(&str, &[&str]); 8] = [
     ("core", &["config", "dbproto", "runtime", "stats"]),
     ("ctl", &["config", "dbproto", "stats"]),
     ("tests", &["config", "dbproto", "stats"]),
-    ("benches", &["config", "dbproto", "stats"]),
+    ("benches", &["config", "dbproto", "runtime", "stats"]),
 ];
 const OURS: [&str; 8] =
     ["dbproto", "runtime", "config", "stats", "optimacore", "optimacore-tests", "optimacore-ctl", "optimacore-benches"];
