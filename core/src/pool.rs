@@ -19,7 +19,6 @@ use crate::catalog::Catalog;
 use crate::catalog::keeper::{DatabaseKey, News};
 use crate::error::Failure;
 use crate::pipe::{Flow, List, Mark, Seed, ServerId, Soil};
-use fashion::Fashion;
 use fit::Pick;
 use permit::Permits;
 use place::{Fates, Turn};
@@ -33,7 +32,6 @@ use crate::stopwatch::{Ended, Spans, micros};
 use crate::tls::Hosts;
 use crate::upstream::Places;
 
-mod fashion;
 mod fit;
 pub(crate) mod home;
 pub(crate) mod open;
@@ -169,8 +167,6 @@ pub(crate) struct Pool {
     pub(crate) paused: bool,
     /// Connections of an older generation are closed as soon as they are free; 0 is older than any.
     pub(crate) generation: u64,
-    /// What the sessions of its shared requests wear.
-    pub(crate) fashion: Fashion,
     pub(crate) stats: stats::PoolStats,
 }
 
@@ -204,7 +200,6 @@ impl Pool {
             welcomes: HashMap::default(),
             paused: false,
             generation: 1,
-            fashion: Fashion::default(),
             stats: stats::PoolStats::default(),
         }
     }

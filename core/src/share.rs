@@ -39,7 +39,7 @@ const DIRTY_READS_MAX: u32 = 8;
 /// Requests on a pipe from which on another pipe helps; below, waking another backend costs more than waiting.
 const PIPE_DEPTH_GOOD: usize = 8;
 /// What settings that travel with a request cost, in requests.
-const LUGGAGE_COST: usize = 8;
+const LUGGAGE_COST: usize = 1;
 /// From this release on PostgreSQL begins an implicit transaction block for what comes before a Query without a Sync, and does
 /// not end it behind the Query.
 const MAJOR_WITHOUT_MIXING: u32 = 18;
@@ -117,19 +117,9 @@ impl Shard {
             .share_pipes
             .map_or(PIPES_PER_SHARD, |pipes| (pipes as usize).div_ceil(io.shard_count().max(1)));
         let another = best.is_none_or(|(cost, _)| cost >= PIPE_DEPTH_GOOD && pool.shared.len() < busy_max);
-        let same = |id: ServerId| {
-            self.servers.get(id).is_some_and(|server| server.dress.fingerprint() == session.dress.fingerprint())
-        };
-        let travels = best.is_none_or(|(_, server)| !same(server));
-        if another || travels {
+        if another {
             let fitting = pool.idle.iter().rev().filter_map(|other| Some((fits(self.servers.get(*other)?)?, *other)));
-            let fitting = fitting.min_by_key(|(distance, _)| *distance);
-            best = fitting.filter(|(distance, _)| another || *distance == 0).or(best);
-        }
-        let travels = best.is_some_and(|(_, server)| !same(server));
-        let pool_id = session.pool;
-        if travels && self.is_worth_dressing(io.now(), pool_id, id) {
-            return false;
+            best = fitting.min_by_key(|(distance, _)| *distance).or(best);
         }
         best.is_some_and(|(_, server)| self.join(io, id, server))
     }
@@ -196,7 +186,6 @@ impl Shard {
             pool.stats.requests_exclusive += 1;
         }
         pool.stats.bytes_to_server += len as u64;
-        pool.fashion.note(session.dress.fingerprint());
         pool.note_wait(now.saturating_duration_since(session.waiting_since));
         match written {
             Ok(counts) => {

@@ -110,7 +110,9 @@ fn what_is_counted_is_what_postgresql_has_done_and_all_files_agree() {
     assert_eq!(code, 0, "{said}");
     assert_eq!((number(&results, "failed"), number(&results, "unsent")), (0, 0), "{results}");
     let completed = number(&results, "completed");
-    assert_eq!((number(&results, "offered"), number(&results, "sent")), (completed, completed));
+    // an operation of the warm-up's last moment may be offered before and completed after
+    let (offered, sent) = (number(&results, "offered"), number(&results, "sent"));
+    assert!(offered.abs_diff(completed) <= 4 && sent.abs_diff(completed) <= 4, "{results}");
     let hits = Cluster::shared().sql_in(&run.database, "select count(*), count(distinct client) from hit");
     // the moment between the beginning and the first look at the counters is warm-up, however short
     let (found, clients) = hits.split_once('|').unwrap();

@@ -194,32 +194,3 @@ fn a_setting_of_ones_own_does_not_come_into_being_for_others() {
         assert_eq!(stranger.query("select current_setting('app.tenant', true) is distinct from 'seven'").value(), "t");
     }
 }
-
-#[test]
-fn settings_that_many_requests_have_get_a_connection_that_wears_them() {
-    let database = Cluster::shared().make_database();
-    let plane = Plane::before(Cluster::shared()).cores("0").pool("size", 4).start();
-    let zones = [("Etc/GMT-1", "1577833200"), ("Etc/GMT-2", "1577829600"), ("Etc/GMT-3", "1577826000")];
-    let mut clients: Vec<_> =
-        zones.iter().map(|(zone, seen)| (client_with(&plane, &database, &[("TimeZone", zone)]), *seen)).collect();
-    // as many connections as there are, each of which may be dressed
-    let held: Vec<_> = (0..4).map(|_| plane.client(&database)).collect();
-    let held = held.into_iter().map(|mut client| {
-        client.query("begin").good();
-        client
-    });
-    for mut client in held.collect::<Vec<_>>() {
-        client.query("commit").good();
-    }
-    warm_up(&plane, &mut clients[0].0, &database, EPOCH);
-    let mut ask_all = || {
-        let before = plane.pool(&database).settings_replayed;
-        for _ in 0..50 {
-            for (client, seen) in &mut clients {
-                assert_eq!(client.query(EPOCH).good().value(), *seen);
-            }
-        }
-        plane.pool(&database).settings_replayed - before
-    };
-    wait_until("none of them travels any more", || ask_all() == 0);
-}

@@ -36,7 +36,6 @@ impl Shard {
         }
         let (Some(pool), Some(session)) = (self.pool(pool_id), self.sessions.get(front)) else { return Pick::Nothing };
         let dress = session.dress.fingerprint();
-        let common = |dress| pool.fashion.is_common(dress, pool.permits);
         let mut best: Option<(u8, ServerId)> = None;
         let mut home = None;
         for id in pool.idle.iter().rev().take(PICK_MAX) {
@@ -48,12 +47,10 @@ impl Shard {
                     continue;
                 }
                 Soil::Sequences if own => 0,
-                Soil::Clean | Soil::Sequences if server.dress.fingerprint() != dress => {
-                    if common(server.dress.fingerprint()) { 4 } else { 2 }
-                }
+                Soil::Clean | Soil::Sequences if server.dress.fingerprint() != dress => 2,
                 Soil::Clean => 1,
                 Soil::Sequences => 3,
-                Soil::Unknown => 5,
+                Soil::Unknown => 4,
             };
             if best.is_none_or(|(least, _)| work < least) {
                 best = Some((work, *id));

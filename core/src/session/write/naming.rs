@@ -76,7 +76,7 @@ impl Writer<'_> {
             tag::BIND | tag::DESCRIBE | tag::CLOSE | tag::PARSE if self.is_name_undecided(tag, message) => true,
             // a Query takes the unnamed statement away, unless its group has failed before; a function call ends the group
             tag::QUERY | tag::FUNCTION_CALL if undecided => true,
-            tag::QUERY if self.is_unnamed_undecided() => true,
+            tag::QUERY if self.server.pipeline.ready_count() > 0 && self.is_unnamed_undecided() => true,
             tag::QUERY | tag::PARSE => {
                 (undecided || self.server.pipeline.ready_count() > 0)
                     && self.session.naming == Naming::Ours

@@ -181,7 +181,10 @@ impl Writer<'_> {
     /// The session's unnamed statement will be another one, unless an error comes before.
     pub(super) fn change_unnamed(&mut self, to: Unnamed) {
         let before = std::mem::replace(&mut self.session.unnamed, to);
-        self.session.changes.push_back(Change::Unnamed(before));
+        // what is shared stands alone, and may be issued again elsewhere: nothing of it is outstanding for the session
+        if self.judged == Judged::Here {
+            self.session.changes.push_back(Change::Unnamed(before));
+        }
     }
 
     /// Whether the connection's unnamed statement is the session's.
