@@ -122,7 +122,7 @@ fn what_is_counted_is_what_postgresql_has_done_and_all_files_agree() {
 
     let series = lines(&run.file("ndjson").unwrap());
     assert_eq!(series[0]["schema"], "optimacore.series/1");
-    assert_eq!(sum(&series, "optimacore_bench_offered_total", None), completed);
+    assert_eq!(sum(&series, "optimacore_bench_offered_total", None), offered);
     assert_eq!(sum(&series, "optimacore_bench_completed_total", Some(("operation", "one"))), completed);
     assert_eq!(sum(&series, "optimacore_bench_seconds", Some(("phase", "response"))), completed);
     assert!(series.iter().any(|line| line["event"] == "start"));
