@@ -16,7 +16,8 @@ import { DifferenceView } from "./view/difference.ts";
 import { h } from "./view/dom.ts";
 import { hostFacts } from "./view/fact.ts";
 import { Messages, Welcome } from "./view/message.ts";
-import { type Panel, type Scene, SECTIONS, statementPanels } from "./view/panel.ts";
+import type { Panel, Scene } from "./view/panel.ts";
+import { SECTIONS, statementPanels } from "./view/sections.ts";
 import { StatementView } from "./view/statements.ts";
 import { WellView } from "./view/well.ts";
 
