@@ -144,6 +144,29 @@ fn a_slow_read_does_not_hold_up_those_behind_it() {
 }
 
 #[test]
+fn a_read_that_was_issued_again_leaves_nothing_outstanding_for_its_session() {
+    let database = Cluster::shared().make_database();
+    let plane = Plane::before(Cluster::shared()).cores("0").pool("size", 2).pool("share_pipes", 1).start();
+    let mut others: Vec<RawClient> = (0..8).map(|_| plane.client(&database)).collect();
+    let mut slow = plane.client(&database);
+    let text = |count: u64| format!("select count(*) from generate_series(1, {count})");
+    warm_up(&plane, &mut slow, &database, &text(1));
+    slow.send(Request::new().query(&text(3_000_000)).bytes());
+    // the unnamed statement of each is prepared once more where it goes instead
+    for client in &mut others {
+        client.send(Request::new().extended(&text(2), &[]).bytes());
+    }
+    for client in &mut others {
+        assert_eq!(client.reply().good().value(), "2");
+    }
+    assert_eq!(slow.reply().good().value(), "3000000");
+    for client in &mut others {
+        assert_eq!(client.query("select 'answered'").good().value(), "answered");
+        wait_until("it shares again", || is_shared(&plane, client, &database, &text(1)));
+    }
+}
+
+#[test]
 fn a_long_reply_goes_alone_and_a_reader_that_rests_holds_nobody_up() {
     let database = Cluster::shared().make_database();
     let plane = Plane::before(Cluster::shared()).cores("0").pool("size", 2).start();
