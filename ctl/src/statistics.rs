@@ -371,16 +371,8 @@ fn heaviest(times: &Snapshot, form: Form) -> Option<Table> {
         "statement",
     ];
     let rows = all.iter().take(count).map(|one| {
-        let share = one.shared.saturating_mul(100).checked_div(one.shared.saturating_add(one.exclusive));
-        let mut row = vec![one.database.clone(), one.user.clone()];
-        row.extend([one.calls, one.rows, one.errors].map(|count| count.to_string()));
-        row.push(share.map_or_else(|| "-".to_owned(), |share| format!("{share} %")));
-        row.push(span(Some(one.server_us)));
-        row.extend([0.5, 0.95, 0.99].map(|share| span(one.server_time.quantile(share))));
-        row.push(span(one.queue_time.quantile(0.99)));
-        let text = one.statement.as_deref().unwrap_or("(all others)");
-        let short: String = text.chars().take(text_len).collect();
-        row.push(if short.len() < text.len() { short + "…" } else { short });
+        let mut row = top::counts(one);
+        row.extend(top::times(one, text_len));
         row
     });
     (!all.is_empty()).then(|| table_aligned(&head, |column| (2..11).contains(&column), rows))

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use config::LogFormat;
+use time::OffsetDateTime;
 use tracing::Level;
 
 use super::{Entry, Value};
@@ -130,25 +131,12 @@ fn colour_of(level: Level) -> u8 {
 /// As in `2026-11-24T15:00:00.123456Z`.
 fn write_time(out: &mut String, at: SystemTime) {
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default();
-    let (days, second) = (since.as_secs() / 86_400, since.as_secs() % 86_400);
-    let (year, month, day) = date(days);
-    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    let seconds = i64::try_from(since.as_secs()).unwrap_or_default();
+    let at = OffsetDateTime::from_unix_timestamp(seconds).unwrap_or(OffsetDateTime::UNIX_EPOCH);
+    let (year, month, day) = (at.year(), u8::from(at.month()), at.day());
+    let (hour, minute, second) = at.to_hms();
     let micros = since.subsec_micros();
     let _ = write!(out, "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z");
-}
-
-/// Year, month and day of so many days after 1970 began. Years are counted from March here, so that a leap day is the last.
-fn date(days: u64) -> (u64, u64, u64) {
-    const DAYS_OF_400_YEARS: u64 = 146_097;
-    // from the first of March of the year 0
-    let days = days + 719_468;
-    let (era, day) = (days / DAYS_OF_400_YEARS, days % DAYS_OF_400_YEARS);
-    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
-    let day = day - (365 * year + year / 4 - year / 100);
-    // five months have 153 days, from March on
-    let month = (5 * day + 2) / 153;
-    let (day, year) = (day - (153 * month + 2) / 5 + 1, year + era * 400);
-    if month < 10 { (year, month + 3, day) } else { (year + 1, month - 9, day) }
 }
 
 #[cfg(test)]
@@ -201,20 +189,16 @@ mod tests {
     }
 
     #[test]
-    fn dates_are_right_in_leap_years_and_others() {
-        for (days, expected) in [
-            (0, (1970, 1, 1)),
-            (58, (1970, 2, 28)),
-            (59, (1970, 3, 1)),
-            (11_016, (2000, 2, 29)),
-            (11_017, (2000, 3, 1)),
-            (19_782, (2024, 2, 29)),
-            (20_781, (2026, 11, 24)),
-            (47_540, (2100, 2, 28)),
-            (47_541, (2100, 3, 1)),
-            (2_932_896, (9999, 12, 31)),
+    fn moments_are_right_on_leap_days_and_at_the_ends_of_years() {
+        for (seconds, expected) in [
+            (0, "1970-01-01T00:00:00.000000Z"),
+            (951_782_400, "2000-02-29T00:00:00.000000Z"),
+            (1_735_689_599, "2024-12-31T23:59:59.000000Z"),
+            (4_107_542_400, "2100-03-01T00:00:00.000000Z"),
         ] {
-            assert_eq!(date(days), expected, "{days}");
+            let mut out = String::new();
+            write_time(&mut out, UNIX_EPOCH + Duration::from_secs(seconds));
+            assert_eq!(out, expected);
         }
     }
 }

@@ -53,23 +53,38 @@ pub(super) fn table(all: &[StatementStats], count: usize, text_len: usize) -> Ta
         "statement",
     ];
     let total: u64 = all.iter().fold(0, |sum, one| sum.saturating_add(one.server_us));
-    let percent = |part: u64, all: u64| {
-        let share = part.saturating_mul(100).checked_div(all);
-        share.map_or_else(|| "-".to_owned(), |share| format!("{share} %"))
-    };
     let rows = all.iter().take(count).map(|one| {
-        let mut row = vec![stats::statement::id(one.fingerprint), one.database.clone(), one.user.clone()];
-        row.extend([one.calls, one.rows, one.errors].map(|count| count.to_string()));
-        row.push(percent(one.shared, one.shared.saturating_add(one.exclusive)));
-        row.extend([span(Some(one.server_us)), percent(one.server_us, total)]);
-        row.extend([0.5, 0.95, 0.99].map(|share| span(one.server_time.quantile(share))));
-        row.push(span(one.queue_time.quantile(0.99)));
-        let text = one.statement.as_deref().unwrap_or("(all others)");
-        let short: String = text.chars().take(text_len).collect();
-        row.push(if short.len() < text.len() { short + "…" } else { short });
+        let mut row = vec![stats::statement::id(one.fingerprint)];
+        row.extend(counts(one));
+        row.push(percent(one.server_us, total));
+        row.extend(times(one, text_len));
         row
     });
     table_aligned(&head, |column| (3..13).contains(&column), rows)
+}
+
+/// Cells from `database` to `server total`.
+pub(super) fn counts(one: &StatementStats) -> Vec<String> {
+    let mut row = vec![one.database.clone(), one.user.clone()];
+    row.extend([one.calls, one.rows, one.errors].map(|count| count.to_string()));
+    row.push(percent(one.shared, one.shared.saturating_add(one.exclusive)));
+    row.push(span(Some(one.server_us)));
+    row
+}
+
+/// Cells from `p50` to `statement`, its text up to this length.
+pub(super) fn times(one: &StatementStats, text_len: usize) -> Vec<String> {
+    let mut row: Vec<String> = [0.5, 0.95, 0.99].map(|share| span(one.server_time.quantile(share))).into();
+    row.push(span(one.queue_time.quantile(0.99)));
+    let text = one.statement.as_deref().unwrap_or("(all others)");
+    let short: String = text.chars().take(text_len).collect();
+    row.push(if short.len() < text.len() { short + "…" } else { short });
+    row
+}
+
+fn percent(part: u64, all: u64) -> String {
+    let share = part.saturating_mul(100).checked_div(all);
+    share.map_or_else(|| "-".to_owned(), |share| format!("{share} %"))
 }
 
 #[cfg(test)]
