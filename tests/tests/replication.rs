@@ -43,11 +43,7 @@ fn replica(plane: &Plane, kind: &str) -> RawClient {
 }
 
 /// Senders of WAL to clients of this plane's that a test has made itself.
-fn senders(plane: &Plane) -> String {
-    senders_of(cluster(), plane)
-}
-
-fn senders_of(cluster: &Cluster, plane: &Plane) -> String {
+fn senders(cluster: &Cluster, plane: &Plane) -> String {
     cluster.sql(&format!(
         "select count(*) from pg_stat_activity where backend_type = 'walsender' and application_name = 'r{}'",
         plane.port()
@@ -180,16 +176,12 @@ fn a_client_that_does_not_read_its_stream_costs_little_memory() {
     let left = replica(&plane, "true");
     left.hang_up();
     drop(client);
-    wait_until("the senders have gone", || senders(&plane) == "0");
+    wait_until("the senders have gone", || senders(cluster(), &plane) == "0");
     wait_until("nobody is counted any more", || plane.pool("postgres").servers_exclusive == 0);
 }
 
 /// Begins to stream WAL; what is sent is not read.
-fn stream(plane: &Plane) -> RawClient {
-    stream_of(cluster(), plane)
-}
-
-fn stream_of(cluster: &Cluster, plane: &Plane) -> RawClient {
+fn stream(cluster: &Cluster, plane: &Plane) -> RawClient {
     let mut client = replica(plane, "true");
     let start = cluster.sql("select pg_current_wal_flush_lsn()");
     client.send(Request::new().query(&format!("START_REPLICATION PHYSICAL {start}")).bytes());
@@ -203,7 +195,7 @@ fn the_console_shows_them_and_ends_them() {
     let cluster = Cluster::start();
     let plane = Plane::before(&cluster).console("admin_users", &[SUPERUSER]).start();
     let mut console = plane.client("pgbouncer");
-    let (mut streaming, mut logical) = (stream_of(&cluster, &plane), replica(&plane, "database"));
+    let (mut streaming, mut logical) = (stream(&cluster, &plane), replica(&plane, "database"));
     logical.query("select 1").good();
     let clients = rows(&mut console, "show clients");
     let servers = rows(&mut console, "show servers");
@@ -219,7 +211,7 @@ fn the_console_shows_them_and_ends_them() {
     assert_eq!(killed.error(), None);
     let error = streaming.farewell();
     assert_eq!((error.severity.as_str(), error.code.as_str()), ("FATAL", "57P01"));
-    wait_until("its sender has gone", || senders_of(&cluster, &plane) == "1");
+    wait_until("its sender has gone", || senders(&cluster, &plane) == "1");
     assert_eq!(logical.query("select 'unharmed'").value(), "unharmed");
     // a pause waits for it, and who comes meanwhile waits for its end
     console.send(Request::new().query("pause postgres").bytes());
@@ -274,7 +266,7 @@ fn an_orderly_shutdown_does_not_wait_for_a_stream() {
     // where nobody writes, so that the end does not come in the middle of a message
     let cluster = Cluster::start();
     let plane = Plane::before(&cluster).limit("shutdown_timeout", "30s").start();
-    let mut streaming = stream_of(&cluster, &plane);
+    let mut streaming = stream(&cluster, &plane);
     let began = std::time::Instant::now();
     plane.ask_to_stop();
     assert_eq!(streaming.farewell().code, "57P01");
